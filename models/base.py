@@ -1,0 +1,123 @@
+"""`OnlineModel` = encoder + head: what the learner trains, the engine serves, and a custom model must provide."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.inputs import Batch, InputKind
+
+__all__ = ["Answer", "Batch", "Encoder", "Head", "Label", "OnlineModel", "Scores"]
+
+Label = str | float
+Answer = dict[str, Any]  # what /predict says of one instance, without its id
+Scores = dict[str, Tensor]  # metric name -> [batch], NaN where the metric says nothing of an item
+
+
+class Encoder(nn.Module, ABC):
+    """Instance tensors -> features [batch, width]."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Return features [batch, width]; never changes statistics, they are `observe`'s."""
+
+    def observe(self, batch: Batch) -> None:
+        """Take new instances into running statistics (buffers). Called by the learner only, before it trains."""
+
+    def train_on(self, size: int) -> None:
+        """Enter training mode for a step on `size` instances."""
+        self.train()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the whole encoder keeps its initial tensors; they are then stored once."""
+        return False
+
+
+class Head(nn.Module, ABC):
+    """Features -> output. A head *is* the task: it owns labels, loss, answers, metrics and growth."""
+
+    task: str
+    metric: str
+    """Name of the score that sums the task up, for progress bars and reports."""
+    higher_is_better: bool
+    label_type: Any
+    """Type of a label in JSON, as pydantic takes it."""
+    answer_type: Any
+    """Pydantic model of an answer without its id, for the OpenAPI document."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Return raw outputs for features [batch, width]."""
+
+    @abstractmethod
+    def parse_label(self, value: Any) -> Label:
+        """Turn a JSON label into the form that is logged. Raises LabelError."""
+
+    @abstractmethod
+    def admit(self, labels: Sequence[Label]) -> None:
+        """Make room for what these labels bring (classes, statistics). Raises LabelError before any change."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the loss of each item, [batch]; every label has been admitted."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, labels: Sequence[Label]) -> Scores:
+        """Judge outputs against labels that may not have been admitted yet."""
+
+    @abstractmethod
+    def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
+        """Decode outputs into what /predict says."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the head can answer yet (a classifier can't before its first class)."""
+        return True
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names in index order; empty where the task has none."""
+        return []
+
+
+class OnlineModel(nn.Module):
+    """An input kind, an encoder and a head. Subclass it, or give it other parts, for a model of your own."""
+
+    def __init__(self, *, input: InputKind, encoder: Encoder, head: Head) -> None:
+        super().__init__()
+        self.input = input
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the head's raw outputs for one collated batch."""
+        outputs: Tensor = self.head(self.encoder(batch))
+        return outputs
+
+    def collate(self, prepared: Sequence[Any]) -> Batch:
+        """Collate prepared instances into tensors on the model's device."""
+        batch = self.input.collate(prepared)
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the parameters live on."""
+        return next(self.parameters()).device
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the named parameters that updates change."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return (frozen, live) tensors by name: what no update changes, and what each one may."""
+        state: Mapping[str, Tensor] = self.state_dict()
+        is_frozen = self.encoder.frozen
+        frozen = {name: tensor for name, tensor in state.items() if is_frozen and name.startswith("encoder.")}
+        return frozen, {name: tensor for name, tensor in state.items() if name not in frozen}

@@ -1,0 +1,1 @@
+"""Encoders, one file each; `models.registry` knows them by name."""

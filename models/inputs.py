@@ -1,0 +1,232 @@
+"""Input kinds: what an instance is, as JSON, as stored bytes and as tensors.
+
+An instance passes through four forms: its JSON (or the request's body), the *instance* that journal and log keep
+(`dump`/`load`), the *prepared* instance (`prepare`, the costly part, off the event loop), and a collated batch.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints
+from pydantic_core import from_json, to_json
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from models.errors import InstanceError
+
+Batch = Mapping[str, Tensor]
+
+FLOAT_LIMIT = 1e30  # numbers are cut to this size, so that float32 and squares of differences stay finite
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Text = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
+
+
+class InputKind(Protocol):
+    """What a kind of instance must provide; every method is pure and thread-safe."""
+
+    kind: str
+    instance_type: Any
+    """Type of an instance in JSON, as pydantic takes it."""
+    example: Any
+    media_types: tuple[str, ...]
+    """Media types of a request body that is itself one instance."""
+    slow: bool
+    """Whether `prepare` costs enough to be kept off the event loop."""
+
+    def parse(self, value: Any) -> Any:
+        """Turn validated JSON into an instance. Raises InstanceError."""
+
+    def parse_body(self, body: bytes, media_type: str) -> Any:
+        """Turn a request body of one of `media_types` into an instance. Raises InstanceError."""
+
+    def dump(self, instance: Any) -> bytes:
+        """Return the bytes that journal and log keep."""
+
+    def load(self, payload: bytes) -> Any:
+        """Return the instance that `dump` wrote."""
+
+    def prepare(self, instance: Any) -> Any:
+        """Do the per-instance work before collation. Raises InstanceError."""
+
+    def collate(self, prepared: Sequence[Any]) -> Batch:
+        """Stack prepared instances into named tensors, batch first."""
+
+
+class JsonKind:
+    """What the kinds share whose instances are stored as the JSON they came as."""
+
+    media_types: tuple[str, ...] = ()
+    slow = False
+
+    def parse(self, value: Any) -> Any:
+        return value
+
+    def parse_body(self, body: bytes, media_type: str) -> Any:
+        raise InstanceError(f"a {media_type} body is not an instance of this model")
+
+    def dump(self, instance: Any) -> bytes:
+        return to_json(instance)
+
+    def load(self, payload: bytes) -> Any:
+        return from_json(payload)
+
+    def prepare(self, instance: Any) -> Any:
+        return instance
+
+
+class Vector(JsonKind):
+    """A list of `length` finite numbers."""
+
+    kind = "vector"
+
+    def __init__(self, *, length: Annotated[PositiveInt, Field(description="How many numbers an instance has.")]) -> None:
+        self.length = length
+        self.instance_type = Annotated[list[Number], Field(min_length=length, max_length=length)]
+        self.example = [0.0] * min(length, 4) if length <= 4 else [float(i % 3) for i in range(length)]
+
+    def collate(self, prepared: Sequence[list[float]]) -> Batch:
+        """Return {"numbers": float64 [batch, length]}."""
+        numbers = torch.tensor(prepared, dtype=torch.float64)
+        return {"numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT)}
+
+
+FieldType = Literal["number", "string", "boolean"]
+
+
+class Record(JsonKind):
+    """An object of named numbers, strings and booleans; a name that is absent or null is a missing value."""
+
+    kind = "record"
+    json_types: ClassVar[Mapping[FieldType, Any]] = {"number": Number, "string": Text, "boolean": StrictBool}
+
+    def __init__(
+        self,
+        *,
+        fields: Annotated[
+            dict[str, FieldType], Field(min_length=1, description='Name -> "number", "string" or "boolean".')
+        ],
+        unknown: Annotated[
+            Literal["refuse", "ignore"], Field(description="What to do with a name that is not declared.")
+        ] = "refuse",
+    ) -> None:
+        self.fields = fields
+        self.numbers = [name for name, kind in fields.items() if kind != "string"]
+        self.strings = [name for name, kind in fields.items() if kind == "string"]
+        record = TypedDict("Record", {name: self.json_types[kind] | None for name, kind in fields.items()}, total=False)  # type: ignore[operator, misc]  # the fields are known at run time only
+        record.__pydantic_config__ = ConfigDict(extra="forbid" if unknown == "refuse" else "ignore")  # type: ignore[attr-defined]
+        self.instance_type = record
+        examples = {"number": 1.5, "string": "red", "boolean": True}
+        self.example = {name: examples[kind] for name, kind in fields.items()}
+
+    def collate(self, prepared: Sequence[Mapping[str, Any]]) -> Batch:
+        """Return {"numbers": float64 [batch, n], NaN = missing, "strings": int64 [batch, s], -1 = missing}."""
+        rows = [[_number(record.get(name)) for name in self.numbers] for record in prepared]
+        codes = [[_code(name, record.get(name)) for name in self.strings] for record in prepared]
+        numbers = torch.tensor(rows, dtype=torch.float64).reshape(len(prepared), len(self.numbers))
+        return {
+            "numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT),
+            "strings": torch.tensor(codes, dtype=torch.int64).reshape(len(prepared), len(self.strings)),
+        }
+
+
+def _number(value: float | bool | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _code(name: str, value: str | None) -> int:
+    """Return 62 stable bits for a field's string; Python's own hash differs from process to process."""
+    if value is None:
+        return -1
+    digest = hashlib.blake2b(json.dumps([name, value]).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 2
+
+
+class EncodedImage(BaseModel):
+    """A picture inside JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="Image")
+    b64: str = Field(description="The bytes of a JPEG, PNG or WebP in base64.", min_length=1)
+
+
+class Picture:
+    """A JPEG, PNG or WebP; kept as its bytes, decoded to RGB pixels of size x size."""
+
+    kind = "image"
+    formats: ClassVar[Mapping[str, str]] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+    media_types = tuple(formats)
+    slow = True
+    instance_type = EncodedImage
+    example: ClassVar[Mapping[str, str]] = {
+        "b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+    }
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, Field(ge=8, le=2048, description="Side in pixels that pictures are resized to.")] = 224,
+        max_pixels: Annotated[
+            PositiveInt, Field(description="A picture with more pixels is refused before it is decoded.")
+        ] = 25_000_000,
+    ) -> None:
+        self.size = size
+        self.max_pixels = max_pixels
+
+    def parse(self, value: EncodedImage) -> bytes:
+        """Return the picture's bytes. Raises InstanceError where they are not base64."""
+        try:
+            return base64.b64decode(value.b64, validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise InstanceError("b64 is not valid base64") from exc
+
+    def parse_body(self, body: bytes, media_type: str) -> bytes:
+        """Return the body. Raises InstanceError where it is another format than it says."""
+        expected = self.formats[media_type]
+        with self._open(body) as image:
+            if image.format != expected:
+                raise InstanceError(f"the body says {media_type} and holds a {image.format}")
+        return body
+
+    def dump(self, instance: bytes) -> bytes:
+        """Return the picture's bytes."""
+        return instance
+
+    def load(self, payload: bytes) -> bytes:
+        """Return the picture's bytes."""
+        return payload
+
+    def prepare(self, instance: bytes) -> Tensor:
+        """Decode to uint8 [3, size, size], upright by its EXIF orientation. Raises InstanceError."""
+        with self._open(instance) as image:
+            try:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:
+                raise InstanceError("the picture is broken and can't be decoded") from exc
+        resized = upright.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, size, size]
+
+    def collate(self, prepared: Sequence[Tensor]) -> Batch:
+        """Return {"pixels": uint8 [batch, 3, size, size]}."""
+        return {"pixels": torch.stack(list(prepared))}
+
+    def _open(self, payload: bytes) -> Image.Image:
+        """Read the header only, so that the size is known before any pixel is decoded."""
+        try:
+            image = Image.open(io.BytesIO(payload), formats=tuple(self.formats.values()))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+            raise InstanceError("not a readable JPEG, PNG or WebP") from exc
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise InstanceError(f"the picture has {width * height} pixels, the limit is {self.max_pixels}")
+        return image

@@ -1,0 +1,100 @@
+"""Names -> inputs, encoders and heads, and a model from its specification.
+
+A specification is plain data, as it stands in everlearn.toml and is recorded in the store:
+{"input": {"kind": ...}, "encoder": {"name": ...}, "head": {"name": ...}}, each with its options, or
+{"class": "package.module:Class", ...options} for a model of your own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from models.base import Encoder, Head, OnlineModel
+from models.encoders.tabular import MLP
+from models.encoders.vision import TorchvisionEncoder
+from models.errors import SpecificationError
+from models.heads.linear import LinearClassifier
+from models.heads.regression import Regression
+from models.inputs import InputKind, Picture, Record, Vector
+from models.options import check_options
+
+INPUTS: dict[str, Callable[..., InputKind]] = {"vector": Vector, "record": Record, "image": Picture}
+ENCODERS: dict[str, Callable[..., Encoder]] = {"mlp": MLP, "torchvision": TorchvisionEncoder}
+HEADS: dict[str, Callable[..., Head]] = {"classification": LinearClassifier, "regression": Regression}
+
+Specification = Mapping[str, Any]
+
+
+def resolve(specification: Specification) -> dict[str, Any]:
+    """Return the specification with every default filled in. Raises SpecificationError."""
+    if "class" in specification:
+        options = {name: value for name, value in specification.items() if name != "class"}
+        return {"class": specification["class"], **check_options("model", _custom(specification), options)}
+    unknown = set(specification) - {"input", "encoder", "head"}
+    if unknown:
+        raise SpecificationError(f"model.{min(unknown)}", "no such section; allowed: class, encoder, head, input")
+    return {
+        "input": _resolve_part("model.input", "kind", INPUTS, specification.get("input")),
+        "encoder": _resolve_part("model.encoder", "name", ENCODERS, specification.get("encoder")),
+        "head": _resolve_part("model.head", "name", HEADS, specification.get("head")),
+    }
+
+
+def build_model(specification: Specification, *, seed: int = 0) -> OnlineModel:
+    """Build a model with initial weights that depend on nothing but the specification and the seed.
+
+    Raises SpecificationError that names the field and says what is allowed.
+    """
+    spec = resolve(specification)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if "class" in spec:
+            return _build_custom(spec)
+        kind = _build_part(INPUTS, "kind", spec["input"])
+        encoder = _build_part(ENCODERS, "name", spec["encoder"], kind)
+        head = _build_part(HEADS, "name", spec["head"], encoder.width)
+        return OnlineModel(input=kind, encoder=encoder, head=head)
+
+
+def part(field: str, key: str, known: Mapping[str, Any], specification: Specification | None) -> tuple[Any, dict[str, Any]]:
+    """Look up a named part: return what makes it and its options with defaults. Raises SpecificationError."""
+    allowed = ", ".join(sorted(known))
+    if not isinstance(specification, Mapping) or key not in specification:
+        raise SpecificationError(f"{field}.{key}", f"missing; allowed: {allowed}")
+    name = specification[key]
+    if name not in known:
+        raise SpecificationError(f"{field}.{key}", f"{name!r} is not one of {allowed}")
+    options = {option: value for option, value in specification.items() if option != key}
+    return known[name], check_options(field, known[name], options)
+
+
+def _resolve_part(field: str, key: str, known: Mapping[str, Any], spec: Specification | None) -> dict[str, Any]:
+    _, options = part(field, key, known, spec)
+    assert spec is not None
+    return {key: spec[key], **options}
+
+
+def _build_part(known: Mapping[str, Any], key: str, spec: Specification, *given: Any) -> Any:
+    return known[spec[key]](*given, **{option: value for option, value in spec.items() if option != key})
+
+
+def _custom(specification: Specification) -> Callable[..., Any]:
+    path = specification["class"]
+    module_name, _, name = str(path).partition(":")
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise SpecificationError("model.class", f"can't import {path!r} ({exc}); expected package.module:Class") from exc
+    return factory
+
+
+def _build_custom(specification: Specification) -> OnlineModel:
+    options = {name: value for name, value in specification.items() if name != "class"}
+    model = _custom(specification)(**options)
+    if not isinstance(model, OnlineModel):
+        raise SpecificationError("model.class", f"{specification['class']} makes a {type(model).__name__}, not an OnlineModel")
+    return model

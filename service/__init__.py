@@ -1,0 +1,1 @@
+"""The service: stores, learner, engine, HTTP API and command line around `models`."""

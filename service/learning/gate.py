@@ -1,0 +1,16 @@
+"""The gate: decides whether what an update made may become a version."""
+
+from __future__ import annotations
+
+from models.base import OnlineModel
+
+
+class UpdateRefused(Exception):
+    """The update made a model that must not be served."""
+
+
+def check_finite(model: OnlineModel) -> None:
+    """Raise UpdateRefused if a parameter or statistic is no longer a finite number."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UpdateRefused(f"the update made {name} infinite or not a number")

@@ -1,0 +1,114 @@
+"""Optimizers by name, and their state by parameter name: so it is saved without pickle and follows a class that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from models.registry import part
+
+Parameters = Iterable[nn.Parameter]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def sgd(
+    parameters: Parameters,
+    *,
+    lr: Annotated[PositiveFloat, Field(description="Learning rate.")] = 0.01,
+    momentum: Fraction = 0.0,
+    nesterov: bool = False,
+    dampening: Fraction = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Stochastic gradient descent."""
+    return SGD(
+        parameters, lr=lr, momentum=momentum, nesterov=nesterov, dampening=dampening, weight_decay=weight_decay
+    )
+
+
+def adam(
+    parameters: Parameters,
+    *,
+    lr: Annotated[PositiveFloat, Field(description="Learning rate.")] = 0.001,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015)."""
+    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+def adamw(
+    parameters: Parameters,
+    *,
+    lr: Annotated[PositiveFloat, Field(description="Learning rate.")] = 0.001,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.01,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+
+
+def resolve_optimizer(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the specification with defaults filled in. Raises SpecificationError."""
+    _, options = part("learning.optimizer", "name", OPTIMIZERS, specification)
+    return {"name": specification["name"], **options}
+
+
+class NamedOptimizer:
+    """A torch optimizer over a model's trainable parameters that keeps its state when one of them grows."""
+
+    def __init__(self, specification: Mapping[str, Any], parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        self._factory, self._options = part("learning.optimizer", "name", OPTIMIZERS, specification)
+        self._use(dict(parameters))
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down the gradient of a scalar loss."""
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+        self._optimizer.step()
+
+    def follow(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Go on with these parameters: those that grew keep their state, with zeros for the new rows."""
+        named = dict(parameters)
+        if any(self._parameters.get(name) is not parameter for name, parameter in named.items()):
+            state = self.tensors()
+            self._use(named)
+            self.load(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as "parameter/slot" -> tensor."""
+        return {
+            f"{name}/{slot}": value
+            for name, parameter in self._parameters.items()
+            for slot, value in self._optimizer.state.get(parameter, {}).items()
+            if value is not None
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a state that `tensors` returned."""
+        for key, value in tensors.items():
+            name, _, slot = key.rpartition("/")
+            self._optimizer.state[self._parameters[name]][slot] = _grown(value, self._parameters[name])
+
+    def _use(self, parameters: dict[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._optimizer = self._factory(list(parameters.values()), **self._options)
+
+
+def _grown(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a copy of a state tensor with zeros for the rows that its parameter has more; a step count stays as it is."""
+    if value.dim() == 0 or value.shape == parameter.shape:
+        return value.clone()
+    return torch.cat([value, value.new_zeros(len(parameter) - len(value), *value.shape[1:])])

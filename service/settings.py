@@ -1,0 +1,177 @@
+"""Settings: everlearn.toml < environment (EVERLEARN_SECTION_NAME) < flags; read once, then frozen."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SettingsSourceError,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "EVERLEARN_"
+CONFIG_VARIABLE = "EVERLEARN_CONFIG"
+DEFAULT_CONFIG = Path("everlearn.toml")
+
+
+class SettingsError(Exception):
+    """A setting does not exist or has a value that is not allowed."""
+
+
+class Section(BaseModel):
+    """A section of everlearn.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearningSettings(Section):
+    """How updates are made. These shape every version, so the data directory records them and they stay."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of the initial weights and of every choice.")] = 0
+    update_items: Annotated[PositiveInt, Field(description="Feedback that one update takes at most.")] = 256
+    step_items: Annotated[PositiveInt, Field(description="New items in one optimizer step.")] = 8
+    rehearse: Annotated[NonNegativeInt, Field(description="Earlier items that each optimizer step rehearses.")] = 32
+    memory: Annotated[PositiveInt, Field(description="Earlier items that rehearsal picks from.")] = 5000
+    window: Annotated[PositiveInt, Field(description="Items in the sliding window of the metrics.")] = 1000
+    optimizer: Annotated[
+        dict[str, Any], Field(description='"sgd", "adam" or "adamw" by name, with its options.')
+    ] = {"name": "adam", "lr": 0.003}
+
+
+class LearnerSettings(Section):
+    """Where the learner computes. Replay is bit-identical for the same device and number of threads."""
+
+    device: Annotated[str, Field(description='"cpu", "cuda", "cuda:1" or "mps".')] = "cpu"
+    threads: Annotated[PositiveInt, Field(description="CPU threads of one update.")] = 1
+
+
+class ServingSettings(Section):
+    """How predictions are made."""
+
+    device: Annotated[str, Field(description='"cpu", "cuda", "cuda:1" or "mps".')] = "cpu"
+    threads: Annotated[PositiveInt, Field(description="CPU threads of one forward pass.")] = 1
+    batch: Annotated[PositiveInt, Field(description="Instances in one batch at most.")] = 64
+    queue: Annotated[PositiveInt, Field(description="Instances that may wait; more is answered 503.")] = 1024
+    deadline_seconds: Annotated[
+        PositiveFloat, Field(description="A prediction that has not begun by then is answered 503.")
+    ] = 10.0
+    decoders: Annotated[PositiveInt, Field(description="Threads that decode pictures.")] = 2
+
+
+class StoreSettings(Section):
+    """Where the data is and how much of it is kept."""
+
+    data: Annotated[Path, Field(description="The data directory: log, journal, checkpoints.")] = Path("everlearn-data")
+    checkpoints: Annotated[
+        int, Field(ge=2, description="Newest checkpoints that are kept; older versions are rebuilt by replay.")
+    ] = 100
+    journal_seconds: Annotated[PositiveFloat, Field(description="How long a prediction id can be labelled.")] = 86_400.0
+    journal_bytes: Annotated[PositiveInt, Field(description="Size of the prediction journal; the oldest go first.")] = 2**30
+
+
+class ServerSettings(Section):
+    """Where the service listens."""
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    workers: Annotated[int, Field(ge=1, le=64, description="API processes; the learner is one more.")] = 1
+    grace_seconds: Annotated[PositiveFloat, Field(description="Time to finish after SIGTERM.")] = 30.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="What is logged to standard error.")
+    ] = "info"
+
+
+class LimitSettings(Section):
+    """What one client may ask for."""
+
+    body_bytes: Annotated[PositiveInt, Field(description="Size of a request body; more is answered 413.")] = 16 * 2**20
+    instances: Annotated[PositiveInt, Field(description="Instances in one /predict request.")] = 256
+    feedback: Annotated[PositiveInt, Field(description="Items in one /feedback request.")] = 1000
+    backlog: Annotated[
+        PositiveInt, Field(description="Feedback that may wait for the learner; more is answered 429.")
+    ] = 100_000
+
+
+class Settings(Section):
+    """All settings of a service."""
+
+    model: Annotated[dict[str, Any], Field(description="Input, encoder and head; or a class of your own.")]
+    learning: LearningSettings = LearningSettings()
+    learner: LearnerSettings = LearnerSettings()
+    serving: ServingSettings = ServingSettings()
+    store: StoreSettings = StoreSettings()
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+
+
+class _Sources(Settings, BaseSettings):
+    """The same fields, gathered from everywhere."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, the environment over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Read the settings. `config` is a file that must exist; without it ./everlearn.toml is read if it is there.
+
+    Raises SettingsError with one line that names the field and what is allowed.
+    """
+    _check_variables(os.environ)
+    path = config or DEFAULT_CONFIG
+    if config and not config.is_file():
+        raise SettingsError(f"there is no configuration file {config}")
+    sources = type("_Sources", (_Sources,), {"model_config": {**_Sources.model_config, "toml_file": path}})
+    try:
+        gathered = sources(**{section: dict(values) for section, values in (flags or {}).items() if values})
+    except tomllib.TOMLDecodeError as exc:
+        raise SettingsError(f"{path} is not valid TOML: {exc}") from exc
+    except SettingsSourceError as exc:
+        raise SettingsError(str(exc)) from exc
+    except ValidationError as exc:
+        raise SettingsError(_first_line(exc)) from exc
+    return Settings.model_validate(gathered.model_dump())
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """Refuse EVERLEARN_... variables of no section: a slip of the pen must not be a setting that does nothing."""
+    sections = list(Settings.model_fields)
+    for name in environment:
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            section = name.removeprefix(PREFIX).split("_")[0].lower()
+            if section not in sections:
+                raise SettingsError(f"{name}: no such section; allowed: {', '.join(sections)}")
+
+
+def _first_line(exc: ValidationError) -> str:
+    """Say in one line which field is wrong and what is allowed."""
+    error = exc.errors()[0]
+    field = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing" and field == "model":
+        return "model: missing; write a configuration with `everlearn init --template digits`, or name one with --config"
+    if error["type"] == "extra_forbidden":
+        owner = Settings.model_fields.get(str(error["loc"][0]))
+        section = owner.annotation if owner and len(error["loc"]) > 1 else Settings
+        allowed = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
+        return f"{field}: no such setting; allowed: {', '.join(sorted(allowed))}"
+    return f"{field}: {error['msg']} (got {error['input']!r})"

@@ -1,0 +1,8 @@
+"""The embedded store: SQLite and checkpoint files in one directory on one disk; nothing to install."""
+
+from service.store.embedded.checkpoints import EmbeddedCheckpointStore
+from service.store.embedded.directory import DataDirectory
+from service.store.embedded.journal import EmbeddedPredictionJournal
+from service.store.embedded.log import EmbeddedFeedbackLog
+
+__all__ = ["DataDirectory", "EmbeddedCheckpointStore", "EmbeddedFeedbackLog", "EmbeddedPredictionJournal"]

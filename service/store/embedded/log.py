@@ -1,0 +1,212 @@
+"""The feedback log in SQLite, with group commit."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from service.store.embedded.bell import Bell, ring
+from service.store.embedded.database import Database
+from service.store.embedded.directory import DataDirectory
+from service.store.errors import AppendRefused, KeyBusy, KeyReused, LogBusy, MissingInstance, StoreError, StoreUnavailable
+from service.store.protocols import Entry, NewEntry
+
+# AUTOINCREMENT: a sequence number is never given twice, even when the newest entries were deleted.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS feedback (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  instance BLOB NOT NULL,
+  label TEXT NOT NULL,
+  weight REAL NOT NULL,
+  key TEXT,
+  digest BLOB NOT NULL,
+  prediction_id TEXT,
+  predicted_by INTEGER,
+  received_at REAL NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (key) WHERE key IS NOT NULL;
+CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
+"""
+COLUMNS = "seq, instance, label, weight, key, prediction_id, predicted_by, received_at"
+
+MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
+READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
+
+
+@dataclass(slots=True)
+class _Append:
+    entries: Sequence[NewEntry]
+    future: Future[list[int]] = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        return sum(len(entry.instance or b"") + len(entry.label) for entry in self.entries)
+
+
+class EmbeddedFeedbackLog:
+    """One SQLite table; one writer thread per process commits what many requests bring in one transaction."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._bells = directory.bells
+        self._database = Database(directory.log, SCHEMA, synchronous="FULL")
+        self._bell: Bell | None = None
+        self._waiting: list[_Append] = []
+        self._waiting_bytes = 0
+        self._keys: set[str] = set()  # of the appends that wait or are being written
+        self._changed = threading.Condition()
+        self._closed = False
+        self._writer: threading.Thread | None = None
+
+    def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
+        """Append all entries or none; see FeedbackLog."""
+        append = _Append(entries)
+        keys = {entry.key for entry in entries if entry.key is not None}
+        with self._changed:
+            if self._closed:
+                raise StoreUnavailable("the log is closed")
+            if self._waiting and self._waiting_bytes + append.size > MAX_WAITING_BYTES:
+                raise LogBusy
+            for index, entry in enumerate(entries):
+                if entry.key in self._keys:
+                    raise KeyBusy(index)
+            self._keys |= keys
+            self._waiting.append(append)
+            self._waiting_bytes += append.size
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_loop, name="feedback-log")
+                self._writer.start()
+            self._changed.notify()
+        return append.future
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Return at most `limit` entries after a sequence number, and not many more bytes than READ_BYTES."""
+        query = f"SELECT {COLUMNS} FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
+        entries: list[Entry] = []
+        size = 0
+        with self._database.read() as connection:
+            for row in connection.execute(query, (after, limit)):
+                entries.append(_entry(row))
+                size += len(entries[-1].instance)
+                if size > READ_BYTES:
+                    break
+        return entries
+
+    def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
+        """Return the entries with these sequence numbers."""
+        query = f"SELECT {COLUMNS} FROM feedback WHERE seq = ?"
+        with self._database.read() as connection:
+            rows = (connection.execute(query, (seq,)).fetchone() for seq in set(seqs))
+            return {row[0]: _entry(row) for row in rows if row is not None}
+
+    def end(self) -> int:
+        """Return the last sequence number, 0 for an empty log."""
+        with self._database.read() as connection:
+            return int(connection.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
+
+    def wait(self, timeout: float) -> None:
+        """Wait for an append in any process."""
+        if self._bell is None:
+            self._bell = Bell(self._bells, "feedback")
+            return  # what was appended before we listened did not ring
+        self._bell.wait(timeout)
+
+    def check_writable(self) -> None:
+        """Write and sync a row. Raises StoreUnavailable."""
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (time.time(),))
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._writer is not None:
+            self._writer.join()
+        if self._bell is not None:
+            self._bell.close()
+        self._database.close()
+
+    def _write_loop(self) -> None:
+        while appends := self._take():
+            results = self._commit(appends)
+            with self._changed:
+                for append in appends:
+                    self._keys.difference_update(entry.key for entry in append.entries if entry.key is not None)
+            for append, result in zip(appends, results, strict=True):
+                if isinstance(result, StoreError):
+                    append.future.set_exception(result)
+                else:
+                    append.future.set_result(result)
+            ring(self._bells, "feedback")
+
+    def _take(self) -> list[_Append]:
+        """Return everything that waits; empty only when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            appends, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return appends
+
+    def _commit(self, appends: Sequence[_Append]) -> Sequence[list[int] | StoreError]:
+        try:
+            with self._database.write() as connection:
+                return [_insert_all(connection, append.entries) for append in appends]
+        except StoreUnavailable as exc:
+            return [exc] * len(appends)
+
+
+def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:
+    """Insert the entries of one append, or nothing of them."""
+    connection.execute("SAVEPOINT append")
+    try:
+        seqs = [_insert(connection, index, entry) for index, entry in enumerate(entries)]
+    except AppendRefused as refusal:
+        connection.execute("ROLLBACK TO append")
+        return refusal
+    finally:
+        connection.execute("RELEASE append")
+    return seqs
+
+
+def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
+    if entry.key is not None:
+        known = connection.execute("SELECT seq, digest FROM feedback WHERE key = ?", (entry.key,)).fetchone()
+        if known is not None:
+            if known[1] != entry.digest:
+                raise KeyReused(index)
+            return int(known[0])
+    if entry.instance is None:
+        raise MissingInstance(index)
+    cursor = connection.execute(
+        "INSERT INTO feedback (instance, label, weight, key, digest, prediction_id, predicted_by, received_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            entry.instance,
+            entry.label,
+            entry.weight,
+            entry.key,
+            entry.digest,
+            entry.prediction_id,
+            entry.predicted_by,
+            time.time(),
+        ),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _entry(row: tuple[int, bytes, str, float, str | None, str | None, int | None, float]) -> Entry:
+    seq, instance, label, weight, key, prediction_id, predicted_by, received_at = row
+    return Entry(
+        seq=seq,
+        instance=instance,
+        label=label,
+        weight=weight,
+        key=key,
+        prediction_id=prediction_id,
+        predicted_by=predicted_by,
+        received_at=received_at,
+    )

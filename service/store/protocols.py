@@ -1,0 +1,165 @@
+"""What a store must provide, and the plain data that goes in and out. Stores know bytes, not tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Part = Literal["frozen", "model", "learner"]
+"""The files of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
+
+PARTS: tuple[Part, ...] = ("frozen", "model", "learner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """Feedback on its way into the log."""
+
+    instance: bytes | None
+    """None where the prediction is gone: then the key must be known already."""
+    label: str
+    """The label as JSON."""
+    digest: bytes
+    """Fingerprint of what the client sent, to tell a retry from a reused key."""
+    weight: float = 1.0
+    key: str | None = None
+    prediction_id: str | None = None
+    predicted_by: int | None = None
+    """The version that made the prediction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of the feedback log."""
+
+    seq: int
+    instance: bytes
+    label: str
+    weight: float
+    key: str | None
+    prediction_id: str | None
+    predicted_by: int | None
+    received_at: float
+    """Seconds since the epoch; recorded, never computed with."""
+
+
+class FeedbackLog(Protocol):
+    """The write-ahead log: one total order of everything that changes the model."""
+
+    def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
+        """Append all entries or none; the future gives their sequence numbers once they are on stable storage.
+
+        An entry whose key is known gets the sequence number that the key has. The future raises KeyReused,
+        KeyBusy, MissingInstance or StoreUnavailable. Raises LogBusy at once when too much waits already.
+        """
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Return at most `limit` entries after a sequence number, in order; sequence numbers may have gaps."""
+
+    def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
+        """Return the entries with these sequence numbers; an unknown one is absent."""
+
+    def end(self) -> int:
+        """Return the last sequence number, 0 for an empty log."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait until an append in any process rings, or the timeout in seconds is over."""
+
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable if an append would fail."""
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the join needs to know of a prediction."""
+
+    id: str
+    version: int
+    instance: bytes
+
+
+class PredictionJournal(Protocol):
+    """Recent predictions, kept for the join; bounded in age and bytes, and a crash may lose the last moments."""
+
+    def put(self, predictions: Sequence[Prediction]) -> None:
+        """Keep predictions, written in the background; what exceeds the bound on waiting bytes is dropped and counted."""
+
+    def get(self, ids: Sequence[str]) -> dict[str, Prediction]:
+        """Return the predictions that are known by these ids."""
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """The row of a version: what its update took, what came of it, and where its checkpoint is."""
+
+    version: int
+    parent: int | None
+    created_at: float
+    first_seq: int
+    """First and last sequence number that the update consumed; last < first where it consumed none."""
+    last_seq: int
+    steps: list[list[list[int]]]
+    """For each optimizer step: the new sequence numbers and the rehearsed ones."""
+    quarantined: dict[int, str]
+    """Sequence number -> why it was not learned from."""
+    metrics: dict[str, Any]
+    by_class: dict[str, Any] | None
+    """Metrics per class; kept as long as the checkpoint is."""
+    environment: dict[str, Any]
+    reason: str
+    parts: Mapping[Part, str]
+    """SHA-256 of each file of the checkpoint."""
+    sha256: str
+    """Over the parts: two versions with the same one are the same to the bit."""
+    stored: bool = True
+    """Whether the checkpoint's files are still there."""
+
+
+class CheckpointStore(Protocol):
+    """Versions and their durable form."""
+
+    def lead(self) -> AbstractContextManager[None]:
+        """Hold the right to commit while the context lasts. Raises LearnerRunning."""
+
+    def initialise(self, shaping: Mapping[str, Any], version: Version) -> None:
+        """Record the settings that shape learning together with version 0."""
+
+    def shaping(self) -> dict[str, Any] | None:
+        """Return the recorded settings that shape learning, None before `initialise`."""
+
+    def put(self, data: bytes) -> str:
+        """Bring a file of a checkpoint to stable storage and return its SHA-256."""
+
+    def commit(self, version: Version) -> None:
+        """Make a version, its applied sequence number and its checkpoint visible as one, and wake the followers."""
+
+    def path(self, sha256: str) -> Path:
+        """Return a local file with this content, checked. Raises CorruptCheckpoint."""
+
+    def latest(self) -> Version | None:
+        """Return the newest version, None before the first."""
+
+    def get(self, version: int) -> Version | None:
+        """Return a version, None for an unknown one."""
+
+    def page(self, before: int | None, limit: int) -> list[Version]:
+        """Return versions from the newest (or the one below `before`) down."""
+
+    def consumer_of(self, seq: int) -> Version | None:
+        """Return the version whose update consumed a sequence number, None while it is pending."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait until a commit in any process rings, or the timeout in seconds is over."""
+
+    def close(self) -> None:
+        """Release what is open."""
