@@ -60,6 +60,12 @@ def build_model(specification: Specification, *, seed: int = 0) -> OnlineModel:
         return OnlineModel(input=kind, encoder=encoder, head=head)
 
 
+def without_weights(specification: Specification) -> dict[str, Any]:
+    """Return the specification of the same architecture with no weights to fetch: a checkpoint brings them."""
+    encoder = specification.get("encoder", {})
+    return {**specification, "encoder": {**encoder, "weights": "none"}} if "weights" in encoder else dict(specification)
+
+
 def part(field: str, key: str, known: Mapping[str, Any], specification: Specification | None) -> tuple[Any, dict[str, Any]]:
     """Look up a named part: return what makes it and its options with defaults. Raises SpecificationError."""
     allowed = ", ".join(sorted(known))

@@ -108,7 +108,12 @@ class NamedOptimizer:
 
 
 def _grown(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a copy of a state tensor with zeros for the rows that its parameter has more; a step count stays as it is."""
-    if value.dim() == 0 or value.shape == parameter.shape:
+    """Return a copy of a state tensor beside its parameter, with zeros for the rows that the parameter has more.
+
+    A step count is a scalar that torch keeps on the CPU: it stays as it is.
+    """
+    if value.dim() == 0:
         return value.clone()
-    return torch.cat([value, value.new_zeros(len(parameter) - len(value), *value.shape[1:])])
+    grown = torch.zeros_like(parameter)
+    grown[: len(value)] = value
+    return grown

@@ -155,6 +155,9 @@ class CheckpointStore(Protocol):
     def page(self, before: int | None, limit: int) -> list[Version]:
         """Return versions from the newest (or the one below `before`) down."""
 
+    def following(self, version: int, limit: int) -> list[Version]:
+        """Return versions after one, oldest first."""
+
     def consumer_of(self, seq: int) -> Version | None:
         """Return the version whose update consumed a sequence number, None while it is pending."""
 

@@ -126,6 +126,10 @@ class EmbeddedCheckpointStore:
         """Return versions, newest first."""
         return self._many("WHERE version < ? ORDER BY version DESC LIMIT ?", before or 2**62, limit)
 
+    def following(self, version: int, limit: int) -> list[Version]:
+        """Return versions after one, oldest first."""
+        return self._many("WHERE version > ? ORDER BY version LIMIT ?", version, limit)
+
     def consumer_of(self, seq: int) -> Version | None:
         """Return the version whose update consumed a sequence number."""
         return self._one("WHERE last_seq >= ? AND first_seq <= ? ORDER BY last_seq, version LIMIT 1", seq, seq)

@@ -1,0 +1,91 @@
+"""A learning state to and from its checkpoint: what learner, replay and engine have to agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.inputs import InputKind
+from models.registry import build_model, resolve, without_weights
+from service.learning.optimizers import resolve_optimizer
+from service.learning.update import Item, LearningState
+from service.settings import LearningSettings, Settings
+from service.store import CheckpointStore, Entry, Part, Version
+
+Shaping = dict[str, Any]
+"""The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
+
+
+class ShapingDiffers(Exception):
+    """The data directory was made with other settings that shape learning."""
+
+
+def shaping_of(settings: Settings) -> Shaping:
+    """Return the settings that shape learning, every default filled in. Raises SpecificationError."""
+    learning = settings.learning.model_dump()
+    learning["optimizer"] = resolve_optimizer(settings.learning.optimizer)
+    shaping: Shaping = json.loads(json.dumps({"model": resolve(settings.model), "learning": learning}))
+    return shaping
+
+
+def check_shaping(recorded: Shaping, given: Shaping) -> None:
+    """Raise ShapingDiffers that names every setting that differs."""
+    old, new = _flat(recorded), _flat(given)
+    differences = [
+        f"{name} was {json.dumps(old.get(name))} and is now {json.dumps(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if differences:
+        raise ShapingDiffers(
+            f"the data directory was made with other settings: {'; '.join(differences)}."
+            " Put them back, or name another data directory with --data"
+        )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for part, child in value.items() for key, leaf in _flat(child, f"{name}.{part}".strip(".")).items()}
+
+
+def first_state(shaping: Shaping, device: str) -> LearningState:
+    """Build the state of version 0, initial weights included. Raises SpecificationError."""
+    learning = LearningSettings(**shaping["learning"])
+    return LearningState(build_model(shaping["model"], seed=learning.seed).to(device), learning)
+
+
+def load_state(shaping: Shaping, device: str, checkpoints: CheckpointStore, version: Version) -> LearningState:
+    """Build the state of a version from its checkpoint. Raises CorruptCheckpoint."""
+    learning = LearningSettings(**shaping["learning"])
+    state = LearningState(build_model(without_weights(shaping["model"])).to(device), learning)
+    tensors = {part: load_part(checkpoints, version, part) for part in version.parts}
+    state.load(version.version, {**tensors["frozen"], **tensors["model"]}, tensors["learner"])
+    return state
+
+
+def load_part(checkpoints: CheckpointStore, version: Version, part: Part) -> dict[str, Tensor]:
+    """Return a part's tensors, memory-mapped. Raises CorruptCheckpoint."""
+    return load_file(checkpoints.path(version.parts[part]))
+
+
+def fingerprint(parts: Mapping[Part, str]) -> str:
+    """Return the SHA-256 over the parts' own: equal for two versions that are the same to the bit."""
+    return hashlib.sha256("\n".join(f"{part} {parts[part]}" for part in sorted(parts)).encode()).hexdigest()
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Return what a bit-identical replay depends on beside the log."""
+    return {"torch": torch.__version__, "machine": platform.machine(), "device": device, "threads": threads}
+
+
+def item(kind: InputKind, entry: Entry) -> Item:
+    """Make an entry of the log ready to learn from. Raises InstanceError."""
+    return Item(kind.prepare(kind.load(entry.instance)), json.loads(entry.label), entry.weight)

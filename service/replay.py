@@ -1,0 +1,66 @@
+"""Replay: every version recomputed from the log, and compared to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from service.checkpointing import Shaping, environment, fingerprint, item, load_state
+from service.learner import use_deterministic_torch
+from service.learning.update import LearningState, Step
+from service.settings import LearnerSettings
+from service.store import CheckpointStore, FeedbackLog, Part, StoreError, Version
+
+PAGE = 500
+
+
+class ReplayImpossible(StoreError):
+    """The log does not hold what a version learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A version and what replay says of it."""
+
+    version: Version
+    identical: bool
+    environment_differs: bool
+
+
+def replay(
+    shaping: Shaping, settings: LearnerSettings, feedback: FeedbackLog, checkpoints: CheckpointStore, *, after: int = 0
+) -> Iterator[Replayed]:
+    """Recompute every version after a stored one, by the steps its row records. Raises CorruptCheckpoint."""
+    use_deterministic_torch(settings.threads)
+    here = environment(settings.device, settings.threads)
+    start = checkpoints.get(after)
+    assert start is not None, f"there is no version {after}"
+    state = load_state(shaping, settings.device, checkpoints, start)
+    for version in _ascending(checkpoints, after):
+        _redo(state, version, feedback)
+        identical = state.version == version.version and _fingerprint(state, start) == version.sha256
+        yield Replayed(version, identical, here != version.environment)
+
+
+def _redo(state: LearningState, version: Version, feedback: FeedbackLog) -> None:
+    steps = [Step(tuple(new), tuple(rehearsed)) for new, rehearsed in version.steps]
+    seqs = {seq for step in steps for seq in chain(step.new, step.rehearsed)}
+    entries = feedback.fetch(sorted(seqs))
+    if missing := seqs - entries.keys():
+        raise ReplayImpossible(f"version {version.version} learned from seq {min(missing)}, which the log does not have")
+    state.update(steps, {seq: item(state.model.input, entry) for seq, entry in entries.items()})
+
+
+def _fingerprint(state: LearningState, start: Version) -> str:
+    files: dict[Part, bytes] = {"model": state.model_bytes(), "learner": state.learner_bytes()}
+    hashes: dict[Part, str] = {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
+    return fingerprint({"frozen": start.parts["frozen"], **hashes})
+
+
+def _ascending(checkpoints: CheckpointStore, after: int) -> Iterator[Version]:
+    """Yield the versions after one, oldest first."""
+    while page := checkpoints.following(after, PAGE):
+        yield from page
+        after = page[-1].version
