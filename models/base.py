@@ -49,6 +49,8 @@ class Head(nn.Module, ABC):
     higher_is_better: bool
     label_type: Any
     """Type of a label in JSON, as pydantic takes it."""
+    example_label: Label
+    """A label for the OpenAPI document."""
     answer_type: Any
     """Pydantic model of an answer without its id, for the OpenAPI document."""
 

@@ -32,6 +32,7 @@ class LinearClassifier(Head):
     metric = "accuracy"
     higher_is_better = True
     label_type = LabelName | LabelNumber
+    example_label = "cat"
     answer_type = ClassAnswer
 
     def __init__(

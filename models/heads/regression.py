@@ -32,6 +32,7 @@ class Regression(Head):
     metric = "mae"
     higher_is_better = False
     label_type = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    example_label = 3.2
     answer_type = ValueAnswer
 
     def __init__(self, width: int) -> None:

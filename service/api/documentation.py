@@ -1,0 +1,71 @@
+"""What the OpenAPI document says beyond what FastAPI sees in a route's signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+
+from models.base import OnlineModel
+from service.api.bodies import JSON, MULTIPART
+from service.api.problems import MEDIA_TYPE, ProblemDetails
+from service.api.schemas import Contract
+
+SCHEMAS = "#/components/schemas/{model}"
+PROBLEMS = [("problem", "serialization", TypeAdapter(ProblemDetails))]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of a route's errors."""
+    schema = {"$ref": SCHEMAS.format(model=ProblemDetails.__name__)}
+    return {status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+
+
+def predict_body(model: OnlineModel) -> dict[str, Any]:
+    """Return the request body of /predict."""
+    binary = {"type": "string", "format": "binary"}
+    content = {JSON: _json("PredictRequest", {"instances": [model.input.example], "top_k": 3})}
+    for media_type in model.input.media_types:
+        content[media_type] = {"schema": binary}
+    if model.input.media_types:
+        files = {"type": "array", "items": binary}
+        content[MULTIPART] = {"schema": {"type": "object", "properties": {"files": files}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def feedback_body(model: OnlineModel) -> dict[str, Any]:
+    """Return the request body of /feedback."""
+    label = model.head.example_label
+    by_id = {"prediction_id": "9f1c0de27a5b4d0c8e6f3a2b1c0d9e8f", "label": label}
+    by_instance = {"instance": model.input.example, "label": label, "weight": 1.0, "key": "order-4711"}
+    content = {JSON: _json("FeedbackRequest", {"feedback": [by_id, by_instance]})}
+    headers = [
+        _header("Idempotency-Key", "Makes a retry of the whole request harmless."),
+        _header("Prefer", "`wait=S` (S <= 30) waits until the feedback is in the served model."),
+    ]
+    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+
+
+def document(app: FastAPI, contract: Contract) -> Callable[[], dict[str, Any]]:
+    """Return the app's `openapi`: FastAPI's, with the schemas of the bodies that the routes parse themselves."""
+    general = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schemas = general().setdefault("components", {}).setdefault("schemas", {})
+            adapters = [("request", "validation", adapter) for adapter in (contract.predict, contract.feedback)]
+            _, definitions = TypeAdapter.json_schemas([*adapters, *PROBLEMS], ref_template=SCHEMAS)  # type: ignore[list-item]
+            schemas.update(definitions["$defs"])
+        return general()
+
+    return openapi
+
+
+def _json(schema: str, example: Any) -> dict[str, Any]:
+    return {"schema": {"$ref": SCHEMAS.format(model=schema)}, "example": example}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}

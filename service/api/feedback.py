@@ -1,0 +1,183 @@
+"""POST /feedback and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json, to_jsonable_python
+
+from models.base import Label
+from models.errors import InstanceError, LabelError
+from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported
+from service.api.documentation import feedback_body, problems
+from service.api.problems import BACKLOG, INVALID, NOT_FOUND, RETRY_AFTER, Fault, Problem, at, of_append
+from service.api.schemas import Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
+from service.api.service import Service
+from service.store import MissingInstance, NewEntry, Prediction
+
+LONGEST_WAIT = 30.0  # seconds, of `Prefer: wait`
+JOIN_PATIENCE = 0.5  # seconds in which another worker's journal entry may still be on its way
+JOIN_PAUSE = 0.025
+KEY_HEADER = "Idempotency-Key"
+
+
+def routes(service: Service, contract: Contract) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["feedback"])
+    limits = service.settings.limits
+
+    @router.post(
+        "/feedback",
+        status_code=202,
+        summary="Send labels",
+        responses={
+            200: {"model": FeedbackAccepted, "description": "Durable, and in the version that is served"},
+            202: {"model": FeedbackAccepted, "description": "Durable"},
+            **problems(400, 409, 413, 415, 422, 429, 503),
+        },
+        openapi_extra=feedback_body(service.model),
+    )
+    async def feedback(request: Request) -> Response:
+        """Take labels, all of the request or none. Every answer with 2xx is on stable storage."""
+        media_type = media_type_of(request)
+        if media_type != JSON:
+            raise unsupported(media_type, [JSON])
+        sent = parse_json(contract.feedback, await read(request, limits.body_bytes))
+        _check_backlog(service)
+        entries = await _entries(service, sent, _request_key(request))
+        seqs = await asyncio.wrap_future(service.feedback.append(entries))
+        service.log_seq = max(service.log_seq, *seqs)
+        return await _accepted(service, seqs, _wait_of(request))
+
+    @router.get(
+        "/feedback/{seq}", response_model=FeedbackStatus, response_model_exclude_none=True, responses=problems(404, 422, 503)
+    )
+    def status(seq: int) -> FeedbackStatus:
+        """Say what became of a feedback item."""
+        if not 0 < seq < 2**63 or seq not in service.feedback.fetch([seq]):
+            raise Problem(NOT_FOUND, f"there is no feedback with sequence number {seq}")
+        consumer = service.checkpoints.consumer_of(seq)
+        if consumer is None:
+            return FeedbackStatus(seq=seq, status="pending")
+        reason = consumer.quarantined.get(seq)
+        became = "applied" if reason is None else "quarantined"
+        return FeedbackStatus(seq=seq, status=became, model_version=consumer.version, reason=reason)
+
+    return router
+
+
+def _check_backlog(service: Service) -> None:
+    serving = service.served.now
+    applied = serving.version.last_seq if serving else 0
+    if service.log_seq - applied >= service.settings.limits.backlog:
+        detail = f"{service.log_seq - applied} items wait for the learner"
+        raise Problem(BACKLOG, detail, headers=RETRY_AFTER)
+
+
+async def _accepted(service: Service, seqs: Sequence[int], wait: float | None) -> Response:
+    last = max(seqs)
+    version = await service.served.contains(last, wait) if wait is not None else None
+    answer = FeedbackAccepted(accepted=[{"seq": seq} for seq in seqs], log_seq=last, model_version=version)  # type: ignore[list-item]
+    headers = {"Location": f"/feedback/{last}"}
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait:g}"
+    if version is not None:
+        headers["Model-Version"] = str(version)
+    return Response(to_json(answer, exclude_none=True), 202 if version is None else 200, headers, JSON)
+
+
+async def _entries(service: Service, sent: FeedbackRequest, request_key: str | None) -> list[NewEntry]:
+    """Turn the request into entries of the log: labels parsed, predictions joined, keys and fingerprints set."""
+    for index, item in enumerate(sent.feedback):
+        _check_source(index, item)
+    labels = [_label(service, index, item) for index, item in enumerate(sent.feedback)]
+    instances = await _instances(service, sent)
+    predictions = await _join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
+    whole = _digest(sent) if request_key else b""
+    entries = []
+    for index, (item, label, instance) in enumerate(zip(sent.feedback, labels, instances, strict=True)):
+        key = item.key or (f"{KEY_HEADER}:{request_key}#{index}" if request_key else None)
+        prediction = predictions.get(item.prediction_id or "")
+        if item.prediction_id and prediction is None and key is None:
+            raise of_append(MissingInstance(index))
+        entries.append(
+            NewEntry(
+                instance=prediction.instance if prediction else instance,
+                label=json.dumps(label),
+                digest=b"" if key is None else _digest(item) if item.key else whole,
+                weight=item.weight,
+                key=key,
+                prediction_id=item.prediction_id,
+                predicted_by=prediction.version if prediction else None,
+            )
+        )
+    return entries
+
+
+def _check_source(index: int, item: FeedbackItem) -> None:
+    if (item.prediction_id is None) == (item.instance is None):
+        detail = "give either prediction_id or instance"
+        raise Problem(INVALID, f"/feedback/{index}: {detail}", faults=[Fault(pointer=f"/feedback/{index}", detail=detail)])
+
+
+def _label(service: Service, index: int, item: FeedbackItem) -> Label:
+    try:
+        return service.model.head.parse_label(item.label)
+    except LabelError as exc:
+        raise at(f"/feedback/{index}/label", exc) from exc
+
+
+async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | None]:
+    """Return what the log keeps of the instances that were sent along, once they are known to be readable."""
+    kind = service.model.input
+    parsed: dict[int, Any] = {}
+    for index, item in enumerate(sent.feedback):
+        if item.instance is not None:
+            try:
+                parsed[index] = kind.parse(item.instance)
+            except InstanceError as exc:
+                raise at(f"/feedback/{index}/instance", exc) from exc
+    await service.prepare(list(parsed.values()), [f"/feedback/{index}/instance" for index in parsed])
+    return [kind.dump(parsed[index]) if index in parsed else None for index in range(len(sent.feedback))]
+
+
+async def _join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction]:
+    """Find predictions by id. Another worker may have made one a moment ago: then look again before giving up."""
+    if not ids:
+        return {}
+    patience = JOIN_PATIENCE if service.settings.server.workers > 1 else 0.0
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        found = await asyncio.to_thread(service.journal.get, ids)
+        if len(found) == len(set(ids)) or asyncio.get_running_loop().time() >= deadline:
+            return found
+        await asyncio.sleep(JOIN_PAUSE)
+
+
+def _digest(sent: FeedbackItem | FeedbackRequest) -> bytes:
+    """Return a fingerprint of what the client sent, whatever the order of its names."""
+    content = to_jsonable_python(sent, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def _request_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header: a quoted string in the draft, and mostly sent without the quotes."""
+    key = request.headers.get(KEY_HEADER)
+    if key is None:
+        return None
+    key = key.strip().removeprefix('"').removesuffix('"')
+    if not 0 < len(key) <= 200:
+        raise Problem(INVALID, f"{KEY_HEADER} has 1 to 200 characters")
+    return key
+
+
+def _wait_of(request: Request) -> float | None:
+    """Return the seconds of `Prefer: wait=S` (RFC 7240), cut to the longest; a preference that makes no sense is ignored."""
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", request.headers.get("prefer", ""), re.I)
+    return min(float(match[1]), LONGEST_WAIT) if match else None

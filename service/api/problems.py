@@ -1,0 +1,188 @@
+"""Errors as RFC 9457 problem+json. This is the one place that turns an exception into an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json, to_json
+from starlette.exceptions import HTTPException
+
+from models.errors import InstanceError, LabelError
+from service.serving.batcher import Overloaded
+from service.serving.engine import NotReady
+from service.store import KeyBusy, KeyReused, LogBusy, MissingInstance, StoreUnavailable
+from service.store.errors import AppendRefused
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = {"Retry-After": "1"}
+MAX_ERRORS = 20  # in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem, known to clients by its `type`."""
+
+    name: str
+    status: int
+    title: str
+
+
+MALFORMED = Kind("malformed", 400, "The body can't be read.")
+NOT_FOUND = Kind("not-found", 404, "There is no such thing.")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method.")
+NO_CLASSES = Kind("no-classes", 409, "No class is known yet.")
+KEY_BUSY = Kind("key-busy", 409, "Feedback with the same key is still being written.")
+TOO_LARGE = Kind("too-large", 413, "The body is larger than the limit.")
+UNSUPPORTED = Kind("unsupported-media-type", 415, "The media type is not one that this model takes.")
+INVALID = Kind("invalid", 422, "A part of the request has a wrong shape, type or value.")
+KEY_REUSED = Kind("key-reused", 422, "The key is known with different content.")
+UNKNOWN_PREDICTION = Kind("unknown-prediction", 422, "The prediction is unknown or has expired.")
+BACKLOG = Kind("backlog", 429, "Too much feedback waits for the learner.")
+CLIENT_GONE = Kind("client-gone", 499, "The client closed the connection.")
+INTERNAL = Kind("internal", 500, "Something went wrong in the service.")
+OVERLOADED = Kind("overloaded", 503, "More is asked than can be answered in time.")
+STORE_UNAVAILABLE = Kind("store-unavailable", 503, "The store can't be written at the moment.")
+NOT_READY = Kind("not-ready", 503, "The service is starting or stopping.")
+
+
+class Fault(BaseModel):
+    """A part of the body that is to blame."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] | None = None
+
+
+class Problem(Exception):
+    """An error that is answered as problem+json."""
+
+    def __init__(
+        self, kind: Kind, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.faults = faults
+        self.headers = headers
+
+    def response(self) -> Response:
+        """Return the answer."""
+        details: dict[str, Any] = {
+            "type": f"urn:everlearn:problem:{self.kind.name}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+        }
+        if self.faults:
+            details["errors"] = [fault.model_dump() for fault in self.faults]
+        return Response(to_json(details), self.kind.status, self.headers, MEDIA_TYPE)
+
+
+def at(pointer: str, error: InstanceError | LabelError) -> Problem:
+    """Return the problem of an instance or label that the model can't take."""
+    return Problem(INVALID, f"{pointer}: {error}", faults=[Fault(pointer=pointer, detail=str(error))])
+
+
+def invalid_json(error: ValidationError, body: bytes) -> Problem:
+    """Return the problem of a body that pydantic refused: 400 where it is no JSON, else 422 with pointers."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return Problem(MALFORMED, errors[0]["msg"])
+    faults = _faults(errors, from_json(body))
+    return Problem(INVALID, f"{faults[0].pointer or 'the body'}: {faults[0].detail}", faults=faults)
+
+
+def of_append(refusal: AppendRefused) -> Problem:
+    """Return the problem of a feedback request that the log refused, by the item that is to blame."""
+    kind, detail = {
+        KeyReused: (KEY_REUSED, "this key came before with different content; it stays with the first"),
+        KeyBusy: (KEY_BUSY, "feedback with this key is still being written; try again"),
+        MissingInstance: (UNKNOWN_PREDICTION, "the prediction is unknown or has expired; send the instance instead"),
+    }[type(refusal)]
+    headers = RETRY_AFTER if kind is KEY_BUSY else None
+    pointer = f"/feedback/{refusal.index}"
+    return Problem(kind, f"{pointer}: {detail}", faults=[Fault(pointer=pointer, detail=detail)], headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every error as problem+json."""
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        return _problem_of(exc).response()
+
+    handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, HTTPException)
+    for error in (*handled, RequestValidationError, Exception):
+        app.add_exception_handler(error, answer)
+
+
+def _problem_of(exc: Exception) -> Problem:
+    match exc:
+        case Problem():
+            return exc
+        case AppendRefused():
+            return of_append(exc)
+        case LogBusy():
+            return Problem(BACKLOG, str(exc), headers=RETRY_AFTER)
+        case StoreUnavailable():
+            log.error("api.store_failed: %s", exc)
+            return Problem(STORE_UNAVAILABLE, "nothing of this request was taken; try again", headers=RETRY_AFTER)
+        case Overloaded():
+            return Problem(OVERLOADED, str(exc), headers=RETRY_AFTER)
+        case NotReady():
+            return Problem(NO_CLASSES, "send feedback with a label first: it becomes the first class")
+        case RequestValidationError():
+            faults = [Fault(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in exc.errors()]
+            return Problem(INVALID, f"{faults[0].pointer}: {faults[0].detail}", faults=faults[:MAX_ERRORS])
+        case HTTPException(status_code=404):
+            return Problem(NOT_FOUND, "there is nothing at this path")
+        case HTTPException(status_code=405):
+            return Problem(METHOD_NOT_ALLOWED, "this path does not take this method", headers=exc.headers)
+        case HTTPException():
+            status = HTTPStatus(exc.status_code)
+            return Problem(Kind("http", status, status.phrase), str(exc.detail), headers=exc.headers)
+        case _:
+            return Problem(INTERNAL, "the request was not completed; the log of the service says why")
+
+
+def _faults(errors: Sequence[ErrorDetails], body: Any) -> list[Fault]:
+    """Return one fault per place; a union's branches, each with its own error, become one."""
+    details: dict[str, dict[str, None]] = {}
+    for error in errors:
+        details.setdefault(_pointer(_places(error, body)), {})[error["msg"]] = None
+    return [Fault(pointer=pointer, detail=", or: ".join(found)) for pointer, found in details.items()][:MAX_ERRORS]
+
+
+def _places(error: ErrorDetails, body: Any) -> Iterator[str | int]:
+    """Yield the parts of the error's location that are in the body: pydantic adds the names of a union's branches."""
+    for part in error["loc"]:
+        if isinstance(body, dict) and part in body:
+            body = body[str(part)]
+            yield part
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+            yield part
+        elif error["type"] == "missing" and part == error["loc"][-1]:
+            yield part
+
+
+def _pointer(places: Sequence[str | int] | Iterator[str | int]) -> str:
+    """Return a JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(place).replace("~", "~0").replace("/", "~1") for place in places)

@@ -1,0 +1,154 @@
+"""The JSON of requests and answers, as pydantic models made for the model that is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter, create_model
+
+from models.base import OnlineModel
+from service.settings import LimitSettings
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Time = Annotated[float, PlainSerializer(lambda at: datetime.fromtimestamp(at, UTC).isoformat(), return_type=datetime)]
+
+
+class PredictRequest(BaseModel):
+    """Instances to predict, all answered by one version."""
+
+    model_config = STRICT
+    instances: list[Any]
+    top_k: Annotated[int, Field(ge=1)] | None = None
+
+
+class FeedbackItem(BaseModel):
+    """A label for an earlier prediction, by its id, or for an instance that is sent along."""
+
+    model_config = STRICT
+    prediction_id: Name | None = None
+    instance: Any = None
+    label: Any
+    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    key: Name | None = None
+
+
+class FeedbackRequest(BaseModel):
+    """Feedback that is accepted as a whole or not at all."""
+
+    model_config = STRICT
+    feedback: list[FeedbackItem]
+
+
+class Predictions(BaseModel):
+    """What one version says."""
+
+    model_version: int
+    predictions: list[Any]
+
+
+class Accepted(BaseModel):
+    """The place of a feedback item in the log."""
+
+    seq: int
+
+
+class FeedbackAccepted(BaseModel):
+    """Feedback that is on stable storage. `model_version` is there when `Prefer: wait` saw it served."""
+
+    accepted: list[Accepted]
+    log_seq: int
+    model_version: int | None = None
+
+
+class FeedbackStatus(BaseModel):
+    """What became of a feedback item."""
+
+    seq: int
+    status: Literal["pending", "applied", "holdout", "quarantined", "forgotten"]
+    model_version: int | None = None
+    reason: str | None = None
+
+
+class VersionSummary(BaseModel):
+    """A version."""
+
+    model_config = ConfigDict(from_attributes=True)
+    version: int
+    parent: int | None
+    created_at: Time
+    first_seq: int
+    last_seq: int
+    metrics: dict[str, Any]
+    sha256: str
+    reason: str
+
+
+class VersionDetails(VersionSummary):
+    """A version with all that replay needs of it."""
+
+    steps: list[list[list[int]]]
+    quarantined: dict[int, str]
+    by_class: dict[str, Any] | None
+    environment: dict[str, Any]
+    stored: bool
+
+
+class VersionPage(BaseModel):
+    """Versions, newest first."""
+
+    versions: list[VersionSummary]
+
+
+class ModelState(BaseModel):
+    """The model that is served, and how far it is behind the log."""
+
+    model_version: int
+    labels: list[str]
+    log_seq: int
+    applied_seq: int
+    lag: int
+    input: str
+    task: str
+    device: str
+    metrics: dict[str, Any]
+    by_class: dict[str, Any] | None
+    started_at: Time
+
+
+class Health(BaseModel):
+    """Whether the process can do its work."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The requests and answers of one model."""
+
+    predict: TypeAdapter[PredictRequest]
+    feedback: TypeAdapter[FeedbackRequest]
+    predictions: type[BaseModel]
+
+
+def contract_for(model: OnlineModel, limits: LimitSettings) -> Contract:
+    """Make the contract of a model: its instances, labels and answers in the place of Any."""
+    instance: Any = model.input.instance_type
+    instances = Annotated[list[instance], Field(min_length=1, max_length=limits.instances, examples=[[model.input.example]])]
+    item = _special(FeedbackItem, instance=(instance | None, None), label=(model.head.label_type, ...))
+    items = Annotated[list[item], Field(min_length=1, max_length=limits.feedback)]  # type: ignore[valid-type]
+    prediction = create_model("Prediction", __base__=model.head.answer_type, id=(str, ...))
+    return Contract(
+        predict=TypeAdapter(_special(PredictRequest, instances=(instances, ...))),
+        feedback=TypeAdapter(_special(FeedbackRequest, feedback=(items, ...))),
+        predictions=_special(Predictions, predictions=(list[prediction], ...)),  # type: ignore[valid-type]
+    )
+
+
+def _special(general: type[Any], **fields: Any) -> type[Any]:
+    """Return the schema with some fields made special, under the same name."""
+    made: type[Any] = create_model(general.__name__, __base__=general, __doc__=general.__doc__, **fields)
+    return made

@@ -1,0 +1,120 @@
+"""What the routes work with: the model that is served and the stores, opened together and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import torch
+
+from models.base import OnlineModel
+from models.errors import InstanceError
+from models.inputs import InputKind
+from models.registry import build_model, without_weights
+from service.api.problems import at
+from service.checkpointing import Shaping
+from service.serving.batcher import Batcher, Overloaded
+from service.serving.engine import Engine
+from service.serving.follower import Follower
+from service.serving.served import Served, Serving
+from service.settings import Settings
+from service.store import CheckpointStore, FeedbackLog, PredictionJournal, Version
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One API process's part of the service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shaping: Shaping,
+        *,
+        feedback: FeedbackLog,
+        journal: PredictionJournal,
+        checkpoints: CheckpointStore,
+        on_ready: Callable[[], None],
+    ) -> None:
+        serving = settings.serving
+        torch.set_num_threads(serving.threads)
+        self.settings = settings
+        self.model: OnlineModel = build_model(without_weights(shaping["model"])).to(serving.device)
+        self.feedback = feedback
+        self.journal = journal
+        self.checkpoints = checkpoints
+        self.served = Served()
+        self.started_at = time.time()
+        self.log_seq = 0
+        """The last sequence number that this process knows of."""
+        self.engine = Engine(self.model)
+        self.batcher = Batcher(
+            self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds
+        )
+        self._decoders = ThreadPoolExecutor(serving.decoders, thread_name_prefix="decoder")
+        self._decoding = 0
+        self._on_ready = on_ready
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the versions while the context lasts, and leave with journal and log written."""
+        loop = asyncio.get_running_loop()
+
+        def publish(version: Version) -> None:  # in the follower's thread: only it has versions swapped
+            serving = Serving(version, self.model.head.labels)
+            loop.call_soon_threadsafe(self._publish, serving)
+
+        follower = Follower(self.checkpoints, self.engine, publish)
+        self.log_seq = await asyncio.to_thread(self.feedback.end)
+        follower.start()
+        try:
+            yield
+        finally:
+            self.served.drain()
+            await asyncio.to_thread(self._close, follower)
+
+    async def prepare(self, instances: Sequence[Any], pointers: Sequence[str]) -> list[Any]:
+        """Do the per-instance work, off the event loop where it is slow. Raises Problem 422 or Overloaded."""
+        kind = self.model.input
+        if not kind.slow:
+            return [_prepared(kind, *each) for each in zip(instances, pointers, strict=True)]
+        if self._decoding and self._decoding + len(instances) > self.settings.serving.queue:
+            raise Overloaded("too many pictures wait to be decoded")
+        loop = asyncio.get_running_loop()
+        self._decoding += len(instances)
+        try:
+            each = zip(instances, pointers, strict=True)
+            waiting = [loop.run_in_executor(self._decoders, _prepared, kind, *instance) for instance in each]
+            return await asyncio.gather(*waiting)
+        finally:
+            self._decoding -= len(instances)
+
+    def _publish(self, serving: Serving) -> None:
+        first = self.served.now is None
+        self.served.publish(serving)
+        if first:
+            # What start-up made lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            self._on_ready()
+
+    def _close(self, follower: Follower) -> None:
+        follower.stop()
+        self.engine.close()
+        self._decoders.shutdown()
+        self.journal.close()
+        self.feedback.close()
+        self.checkpoints.close()
+
+
+def _prepared(kind: InputKind, instance: Any, pointer: str) -> Any:
+    try:
+        return kind.prepare(instance)
+    except InstanceError as exc:
+        raise at(pointer, exc) from exc

@@ -1,0 +1,80 @@
+"""The model that is served, and its versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service.api.bodies import JSON
+from service.api.documentation import problems
+from service.api.problems import NOT_FOUND, NOT_READY, RETRY_AFTER, Problem
+from service.api.schemas import ModelState, VersionDetails, VersionPage, VersionSummary
+from service.api.service import Service
+
+MOST_VERSIONS = 500
+
+Number = Annotated[int, Path(ge=0, lt=2**63)]
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["model"])
+
+    @router.get("/model", response_model=ModelState, responses={304: {"description": "Not modified"}, **problems(503)})
+    def model(request: Request) -> Response:
+        """Describe the model that is served. The ETag is its version."""
+        serving = service.served.now
+        if serving is None:
+            raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
+        version = serving.version
+        headers = {"ETag": f'"{version.version}"', "Model-Version": str(version.version)}
+        if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        log_seq = max(service.feedback.end(), version.last_seq)
+        state = ModelState(
+            model_version=version.version,
+            labels=list(serving.labels),
+            log_seq=log_seq,
+            applied_seq=version.last_seq,
+            lag=log_seq - version.last_seq,
+            input=service.model.input.kind,
+            task=service.model.head.task,
+            device=str(service.engine.device),
+            metrics=version.metrics,
+            by_class=version.by_class,
+            started_at=service.started_at,
+        )
+        return Response(state.model_dump_json(), headers=headers, media_type=JSON)
+
+    @router.get("/versions", response_model=VersionPage, responses=problems(422, 503))
+    def versions(
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=MOST_VERSIONS)] = 50,
+        before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    ) -> VersionPage:
+        """List versions, newest first; the next page starts before the last one's number."""
+        _name_version(service, response)
+        return VersionPage(versions=[VersionSummary.model_validate(row) for row in service.checkpoints.page(before, limit)])
+
+    @router.get("/versions/{version}", response_model=VersionDetails, responses=problems(404, 422, 503))
+    def version(version: Number, response: Response) -> VersionDetails:
+        """Show a version with all that replay needs of it."""
+        _name_version(service, response)
+        row = service.checkpoints.get(version)
+        if row is None:
+            raise Problem(NOT_FOUND, f"there is no version {version}")
+        return VersionDetails.model_validate(row)
+
+    return router
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Compare weakly, as RFC 9110 asks of If-None-Match."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in tags or etag in tags
+
+
+def _name_version(service: Service, response: Response) -> None:
+    if service.served.now is not None:
+        response.headers["Model-Version"] = str(service.served.now.version.version)

@@ -1,0 +1,1 @@
+"""The processes of `everlearn serve`: a light supervisor, the learner, and the API workers."""

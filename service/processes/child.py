@@ -1,0 +1,68 @@
+"""What the supervisor's children share: how they get their settings, say how they are, and end with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import SpecificationError
+from service.checkpointing import ShapingDiffers
+from service.settings import Settings
+from service.store import CorruptCheckpoint, DataDirectoryError, LearnerRunning
+
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again would not help
+FATAL = (SpecificationError, ShapingDiffers, DataDirectoryError, LearnerRunning, CorruptCheckpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What the supervisor hands to a child: one line of JSON on its standard input."""
+
+    settings: Settings
+    died: str | None
+    """How the child before this one died, None for the first."""
+    socket: int | None
+    """File descriptor of the bound socket."""
+
+
+def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None]) -> None:
+    """Do a child's work. `orphaned` is called in a thread when the supervisor is gone: its end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    handover = _receive(sys.stdin.readline())
+    configure_logging(role, handover.settings.server.log_level)
+    threading.Thread(target=_watch_lifeline, args=(orphaned,), name="lifeline", daemon=True).start()
+    try:
+        work(handover)
+    except FATAL as exc:
+        report("fatal", str(exc))
+        sys.exit(EXIT_CONFIG)
+
+
+def report(event: str, detail: str = "") -> None:
+    """Tell the supervisor something: one line of JSON on standard output."""
+    print(json.dumps({"event": event, "detail": detail}), flush=True)
+
+
+def configure_logging(role: str, level: str) -> None:
+    """Log to standard error, each line with the process's role."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format=f"%(asctime)s %(levelname)-7s {role}[{os.getpid()}] %(message)s"
+    )
+    logging.captureWarnings(True)
+
+
+def _receive(line: str) -> Handover:
+    handed: dict[str, Any] = json.loads(line)
+    return Handover(Settings.model_validate(handed["settings"]), handed["died"], handed["socket"])
+
+
+def _watch_lifeline(orphaned: Callable[[], None]) -> None:
+    sys.stdin.read()
+    orphaned()

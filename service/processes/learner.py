@@ -1,0 +1,38 @@
+"""The learner's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+
+from service.checkpointing import shaping_of
+from service.learner import Learner
+from service.processes.child import Handover, run
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
+
+
+def work(handover: Handover) -> None:
+    """Learn until SIGTERM. Raises what makes a start pointless, see `child.FATAL`."""
+    settings = handover.settings
+    directory = DataDirectory(settings.store.data).open()
+    feedback = EmbeddedFeedbackLog(directory)
+    checkpoints = EmbeddedCheckpointStore(directory, keep=settings.store.checkpoints)
+    with checkpoints.lead():
+        learner = Learner(shaping_of(settings), settings.learner, feedback, checkpoints, directory.suspicion)
+
+        def stop(*_: object) -> None:
+            learner.stop()
+            feedback.wake()
+
+        signal.signal(signal.SIGTERM, stop)
+        if handover.died:
+            learner.blame_predecessor(handover.died)
+        learner.run()
+    feedback.close()
+    checkpoints.close()
+
+
+if __name__ == "__main__":
+    # Without a supervisor there is nothing to finish: every committed version is safe, the rest is learned again.
+    run("learner", work, orphaned=partial(os._exit, 1))

@@ -1,0 +1,73 @@
+"""An API worker's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import uvicorn
+
+from service.api.app import create_app
+from service.api.service import Service
+from service.checkpointing import check_shaping, shaping_of
+from service.processes.child import Handover, report, run
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog, EmbeddedPredictionJournal
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that lets nobody wait for the learner once it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and finish what is in flight."""
+        self._drain()
+        await super().shutdown(sockets)
+
+
+def work(handover: Handover) -> None:
+    """Serve until SIGTERM. Raises what makes a start pointless, see `child.FATAL`."""
+    # uvicorn handles the signal, and raises it once more when it has stopped: that one must not kill us.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    service = _open(handover)
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        backlog=2048,
+        timeout_graceful_shutdown=max(1, int(handover.settings.server.grace_seconds / 2)),
+    )
+    assert handover.socket is not None
+    DrainingServer(config, service.served.drain).run(sockets=[socket.socket(fileno=handover.socket)])
+
+
+def _open(handover: Handover) -> Service:
+    settings = handover.settings
+    store = settings.store
+    directory = DataDirectory(store.data).open()
+    checkpoints = EmbeddedCheckpointStore(directory, keep=store.checkpoints)
+    shaping = shaping_of(settings)
+    if recorded := checkpoints.shaping():
+        check_shaping(recorded, shaping)
+    return Service(
+        settings,
+        shaping,
+        feedback=EmbeddedFeedbackLog(directory),
+        journal=EmbeddedPredictionJournal(directory, max_age=store.journal_seconds, max_bytes=store.journal_bytes),
+        checkpoints=checkpoints,
+        on_ready=partial(report, "ready"),
+    )
+
+
+if __name__ == "__main__":
+    # Without a supervisor: finish what is in flight, then end.
+    with suppress(KeyboardInterrupt):
+        run("api", work, orphaned=partial(os.kill, os.getpid(), signal.SIGTERM))

@@ -1,0 +1,92 @@
+"""The batcher: what has queued while the engine was busy is its next batch, with no artificial wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from service.serving.engine import Answers, Engine, NotReady, Question
+
+
+class Overloaded(Exception):
+    """The predict queue is full, or the prediction's turn did not come before its deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    question: Question
+    answers: asyncio.Future[Answers]
+
+
+class Batcher:
+    """Gathers questions on the event loop. At most `queue` instances wait; a batch holds `batch`, or one question."""
+
+    def __init__(self, engine: Engine, *, batch: int, queue: int, deadline: float) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._queue = queue
+        self._deadline = deadline
+        self._waiting: deque[_Ticket] = deque()
+        self._waiting_instances = 0
+        self._busy = False
+
+    def submit(self, question: Question) -> asyncio.Future[Answers]:
+        """Queue a question. Cancel the future to withdraw it: it then costs no compute.
+
+        The future raises NotReady, or Overloaded at its deadline. Raises Overloaded at once where the queue is full.
+        """
+        if self._waiting and self._waiting_instances + len(question.prepared) > self._queue:
+            raise Overloaded("the predict queue is full")
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(question, loop.create_future())
+        timer = loop.call_later(self._deadline, _expire, ticket)
+        ticket.answers.add_done_callback(lambda _: timer.cancel())
+        self._waiting.append(ticket)
+        self._waiting_instances += len(question.prepared)
+        if not self._busy:
+            self._dispatch(loop)
+        return ticket.answers
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        tickets = self._take()
+        self._busy = bool(tickets)
+        if tickets:
+            batch = self._engine.predict([ticket.question for ticket in tickets])
+            batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, tickets, done))
+
+    def _take(self) -> list[_Ticket]:
+        """Take the next batch: questions in their order, those nobody waits for left out."""
+        taken: list[_Ticket] = []
+        size = 0
+        while self._waiting:
+            instances = len(self._waiting[0].question.prepared)
+            if taken and size + instances > self._batch:
+                break
+            ticket = self._waiting.popleft()
+            self._waiting_instances -= instances
+            if not ticket.answers.done():
+                taken.append(ticket)
+                size += instances
+        return taken
+
+    def _finish(
+        self, loop: asyncio.AbstractEventLoop, tickets: Sequence[_Ticket], done: Future[list[Answers | NotReady]]
+    ) -> None:
+        self._dispatch(loop)  # first: the engine computes while these answers are written
+        failure = done.exception()
+        results = [failure] * len(tickets) if failure else done.result()
+        for ticket, result in zip(tickets, results, strict=True):
+            if ticket.answers.done():
+                continue
+            if isinstance(result, BaseException):
+                ticket.answers.set_exception(result)
+            else:
+                ticket.answers.set_result(result)
+
+
+def _expire(ticket: _Ticket) -> None:
+    if not ticket.answers.done():
+        ticket.answers.set_exception(Overloaded("the prediction's turn did not come before its deadline"))
