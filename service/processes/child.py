@@ -14,10 +14,10 @@ from typing import Any
 
 from models.errors import SpecificationError
 from service.checkpointing import ShapingDiffers
+from service.processes import EXIT_CONFIG
 from service.settings import Settings
 from service.store import CorruptCheckpoint, DataDirectoryError, LearnerRunning
 
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again would not help
 FATAL = (SpecificationError, ShapingDiffers, DataDirectoryError, LearnerRunning, CorruptCheckpoint)
 
 

@@ -69,6 +69,9 @@ class FeedbackLog(Protocol):
     def wait(self, timeout: float) -> None:
         """Wait until an append in any process rings, or the timeout in seconds is over."""
 
+    def wake(self) -> None:
+        """Wake who waits, without an append. Safe in a signal handler."""
+
     def check_writable(self) -> None:
         """Raise StoreUnavailable if an append would fail."""
 

@@ -114,6 +114,10 @@ class EmbeddedFeedbackLog:
             return  # what was appended before we listened did not ring
         self._bell.wait(timeout)
 
+    def wake(self) -> None:
+        """Wake who waits."""
+        ring(self._bells, "feedback")
+
     def check_writable(self) -> None:
         """Write and sync a row. Raises StoreUnavailable."""
         with self._database.write() as connection:
