@@ -70,7 +70,7 @@ class Learner:
         self._stopping = True
 
     def blame_predecessor(self, reason: str) -> None:
-        """Suspect what the last learner worked on when it died: so an item that kills the process is found."""
+        """Suspect what the last learner was at when it died, if it was at anything: so an item that kills it is found."""
         attempt, self._interrupted = self._interrupted, None
         if attempt is not None and attempt.after == self._applied:
             self._failed(attempt, f"the learner died: {reason}", certain=False)

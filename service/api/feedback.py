@@ -52,7 +52,6 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         _check_backlog(service)
         entries = await _entries(service, sent, _request_key(request))
         seqs = await asyncio.wrap_future(service.feedback.append(entries))
-        service.log_seq = max(service.log_seq, *seqs)
         return await _accepted(service, seqs, _wait_of(request))
 
     @router.get(
@@ -74,9 +73,9 @@ def routes(service: Service, contract: Contract) -> APIRouter:
 
 def _check_backlog(service: Service) -> None:
     serving = service.served.now
-    applied = serving.version.last_seq if serving else 0
-    if service.log_seq - applied >= service.settings.limits.backlog:
-        detail = f"{service.log_seq - applied} items wait for the learner"
+    lag = service.feedback.end() - (serving.version.last_seq if serving else 0)
+    if lag >= service.settings.limits.backlog:
+        detail = f"{lag} items wait for the learner"
         raise Problem(BACKLOG, detail, headers=RETRY_AFTER)
 
 

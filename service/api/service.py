@@ -51,8 +51,6 @@ class Service:
         self.checkpoints = checkpoints
         self.served = Served()
         self.started_at = time.time()
-        self.log_seq = 0
-        """The last sequence number that this process knows of."""
         self.engine = Engine(self.model)
         self.batcher = Batcher(
             self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds
@@ -71,7 +69,6 @@ class Service:
             loop.call_soon_threadsafe(self._publish, serving)
 
         follower = Follower(self.checkpoints, self.engine, publish)
-        self.log_seq = await asyncio.to_thread(self.feedback.end)
         follower.start()
         try:
             yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from models.errors import SpecificationError
 from service.checkpointing import ShapingDiffers
 from service.processes import EXIT_CONFIG
+from service.processes.logs import configure_logging
 from service.settings import Settings
 from service.store import CorruptCheckpoint, DataDirectoryError, LearnerRunning
 
@@ -48,14 +48,6 @@ def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None
 def report(event: str, detail: str = "") -> None:
     """Tell the supervisor something: one line of JSON on standard output."""
     print(json.dumps({"event": event, "detail": detail}), flush=True)
-
-
-def configure_logging(role: str, level: str) -> None:
-    """Log to standard error, each line with the process's role."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format=f"%(asctime)s %(levelname)-7s {role}[{os.getpid()}] %(message)s"
-    )
-    logging.captureWarnings(True)
 
 
 def _receive(line: str) -> Handover:

@@ -26,8 +26,7 @@ def work(handover: Handover) -> None:
             feedback.wake()
 
         signal.signal(signal.SIGTERM, stop)
-        if handover.died:
-            learner.blame_predecessor(handover.died)
+        learner.blame_predecessor(handover.died or "the whole service died")
         learner.run()
     feedback.close()
     checkpoints.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Literal
 
 from service.processes import EXIT_CONFIG
@@ -24,6 +24,7 @@ from service.store.embedded import DataDirectory
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 2048  # connections that wait to be accepted
 BIND_PATIENCE = 3.0  # seconds in which the workers of a supervisor that was killed may let go of the port
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds before a child that died is started again
 SETTLED_SECONDS = 10.0  # a child that lived this long starts again without a pause
@@ -65,6 +66,7 @@ class Supervisor:
         self._waking, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stops = 0
         self._fatal: str | None = None
+        self._announced = False
 
     def run(self) -> int:
         """Watch over the children until a signal comes or one of them can't work at all."""
@@ -102,18 +104,24 @@ class Supervisor:
     def _look(self) -> None:
         """See what the children say, and start again those that died."""
         for child in self._children:
-            for event, detail in child.reports():
-                if event == "fatal":
-                    self._fatal = detail
-                elif event == "ready":
-                    child.ready = True
-                    if all(worker.ready for worker in self._workers):
-                        self._ready()
-            died = child.died()
-            if died == EXIT_CONFIG:
-                self._fatal = self._fatal or f"the {child.role} can't start"
-            elif died is None and child.pause() == 0:
+            if child.pause() == 0:
                 child.start()
+            status = child.died()
+            for event, detail in child.reports():
+                self._hear(child, event, detail)
+            if status == EXIT_CONFIG:
+                self._fatal = self._fatal or f"the {child.role} can't start"
+            elif status is not None:
+                log.warning("serve.child_died: %s", child.describe_death())
+
+    def _hear(self, child: Child, event: str, detail: str) -> None:
+        if event == "fatal":
+            self._fatal = detail
+        elif event == "ready":
+            child.ready = True
+            if not self._announced and all(worker.ready for worker in self._workers):
+                self._announced = True
+                self._ready()
 
     def _stop(self) -> bool:
         """Stop the workers, then the learner; return whether all ended within the grace time."""
@@ -135,3 +143,121 @@ class Supervisor:
             log.warning("serve.killed: the %s did not stop in time", child.role)
             child.signal(signal.SIGKILL)
         return not late
+
+
+class Child:
+    """One child process at a time, started again when it dies."""
+
+    def __init__(self, role: Role, settings: Settings, listener: socket.socket | None) -> None:
+        self.role = role
+        self.ready = False
+        self._settings = settings
+        self._listener = listener
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._failures = 0
+        self._start_at: float | None = None
+        self._died: str | None = None
+        self._unread = b""
+
+    def start(self) -> None:
+        """Start the process and hand it what it needs. Its standard input stays open: that is its lifeline."""
+        socket_fd = None if self._listener is None else self._listener.fileno()
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", f"service.processes.{self.role}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=() if socket_fd is None else (socket_fd,),
+        )
+        self._started_at = time.monotonic()
+        self._start_at = None
+        os.set_blocking(self._pipe("stdout").fileno(), False)
+        settings = self._settings.model_dump(mode="json")
+        handover = json.dumps({"settings": settings, "died": self._died, "socket": socket_fd}).encode() + b"\n"
+        with suppress(BrokenPipeError):  # it died already: `died` will say so
+            self._pipe("stdin").write(handover)
+            self._pipe("stdin").flush()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process whose end has not been seen yet."""
+        return self._process is not None
+
+    @property
+    def output(self) -> IO[bytes] | None:
+        """Where its reports come from; None while it is not running."""
+        return None if self._process is None else self._process.stdout
+
+    def reports(self) -> list[tuple[str, str]]:
+        """Return what it reported since the last call, as (event, detail)."""
+        if self._process is not None:
+            self._hear()
+        *lines, self._unread = self._unread.split(b"\n")
+        return [(report["event"], report["detail"]) for report in map(json.loads, lines)]
+
+    def died(self) -> int | None:
+        """Return the exit status, once, after the process has ended."""
+        status = None if self._process is None else self._process.poll()
+        if self._process is None or status is None:
+            return None
+        self._hear()  # its last words
+        self._pipe("stdout").close()
+        with suppress(BrokenPipeError):
+            self._pipe("stdin").close()
+        self._died = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        self._process = None
+        self.ready = False
+        self._plan_restart()
+        return status
+
+    def pause(self) -> float | None:
+        """Return how many seconds remain until it shall be started again; None while it runs."""
+        return None if self._start_at is None else max(0.0, self._start_at - time.monotonic())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def describe_death(self) -> str:
+        """Say how the last process ended and when the next one starts."""
+        return f"the {self.role} died ({self._died}); starting it again in {self.pause() or 0:.1f} s"
+
+    def _plan_restart(self) -> None:
+        lived = time.monotonic() - self._started_at
+        self._failures = 0 if lived > SETTLED_SECONDS else self._failures + 1
+        pause = FIRST_PAUSE * 2.0 ** max(0, self._failures - 1)
+        self._start_at = time.monotonic() + min(pause, LONGEST_PAUSE)
+
+    def _hear(self) -> None:
+        self._unread += self._pipe("stdout").read() or b""
+
+    def _pipe(self, name: Literal["stdin", "stdout"]) -> IO[bytes]:
+        assert self._process is not None
+        pipe: IO[bytes] = getattr(self._process, name)
+        return pipe
+
+
+def _bind(server: ServerSettings) -> socket.socket:
+    """Bind the port. Raises StartError that says what is wrong with it."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    deadline = time.monotonic() + BIND_PATIENCE
+    while True:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((server.host, server.port))
+            listener.listen(BACKLOG)
+        except OSError as exc:
+            listener.close()
+            if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                reason = exc.strerror or str(exc)
+                raise StartError(f"can't listen on {server.host} port {server.port}: {reason}") from exc
+            time.sleep(0.1)
+        else:
+            return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

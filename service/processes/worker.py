@@ -11,6 +11,7 @@ from functools import partial
 
 import uvicorn
 
+from service import metrics
 from service.api.app import create_app
 from service.api.service import Service
 from service.checkpointing import check_shaping, shaping_of
@@ -61,7 +62,12 @@ def _open(handover: Handover) -> Service:
         settings,
         shaping,
         feedback=EmbeddedFeedbackLog(directory),
-        journal=EmbeddedPredictionJournal(directory, max_age=store.journal_seconds, max_bytes=store.journal_bytes),
+        journal=EmbeddedPredictionJournal(
+            directory,
+            max_age=store.journal_seconds,
+            max_bytes=store.journal_bytes,
+            on_dropped=metrics.journal_dropped.inc,
+        ),
         checkpoints=checkpoints,
         on_ready=partial(report, "ready"),
     )

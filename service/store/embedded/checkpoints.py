@@ -94,7 +94,7 @@ class EmbeddedCheckpointStore:
         return sha256
 
     def commit(self, version: Version) -> None:
-        """Insert the row, and in the same transaction let go of the checkpoint that is one too many."""
+        """Insert the row, and in the same transaction let go of those that are too many."""
         with self._database.write() as connection:
             _insert(connection, version)
             released = _release(connection, version.version - self._keep)
@@ -124,7 +124,7 @@ class EmbeddedCheckpointStore:
 
     def page(self, before: int | None, limit: int) -> list[Version]:
         """Return versions, newest first."""
-        return self._many("WHERE version < ? ORDER BY version DESC LIMIT ?", before or 2**62, limit)
+        return self._many("WHERE version < ? ORDER BY version DESC LIMIT ?", 2**62 if before is None else before, limit)
 
     def following(self, version: int, limit: int) -> list[Version]:
         """Return versions after one, oldest first."""
@@ -192,14 +192,15 @@ def _insert(connection: sqlite3.Connection, version: Version) -> None:
     connection.execute(f"INSERT INTO versions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", row)
 
 
-def _release(connection: sqlite3.Connection, version: int) -> list[str]:
-    """Let go of a version's checkpoint; return the files that no stored version names any more."""
-    if version <= 0:
-        return []
-    row = connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE version = ?", (version,)).fetchone()
-    connection.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE version = ?", (version,))
+def _release(connection: sqlite3.Connection, newest: int) -> list[str]:
+    """Let go of the checkpoints up to a version, but for version 0; return the files that no stored version names."""
+    released = f"SELECT {', '.join(PARTS)} FROM versions WHERE stored AND version BETWEEN 1 AND ?"
+    files = {sha256 for row in connection.execute(released, (newest,)) for sha256 in row}
+    connection.execute(
+        "UPDATE versions SET stored = 0, by_class = NULL WHERE stored AND version BETWEEN 1 AND ?", (newest,)
+    )
     named = "SELECT 1 FROM versions WHERE stored AND ? IN (frozen, model, learner) LIMIT 1"
-    return [sha256 for sha256 in row or () if connection.execute(named, (sha256,)).fetchone() is None]
+    return [sha256 for sha256 in files if connection.execute(named, (sha256,)).fetchone() is None]
 
 
 def _version(row: tuple[Any, ...]) -> Version:

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.store.embedded.database import Database
 from service.store.embedded.directory import DataDirectory
@@ -35,8 +35,15 @@ FORGET_ROWS = 1000  # rows that one pass removes at most, so that no transaction
 class EmbeddedPredictionJournal:
     """One SQLite table without fsync per commit: a power cut may lose the last moments, a killed process does not."""
 
-    def __init__(self, directory: DataDirectory, *, max_age: float, max_bytes: int) -> None:
-        self.dropped = 0
+    def __init__(
+        self,
+        directory: DataDirectory,
+        *,
+        max_age: float,
+        max_bytes: int,
+        on_dropped: Callable[[int], object] = lambda count: None,
+    ) -> None:
+        self._on_dropped = on_dropped
         self._max_age = max_age
         self._max_bytes = max_bytes
         self._database = Database(directory.journal, SCHEMA, synchronous="NORMAL")
@@ -53,7 +60,7 @@ class EmbeddedPredictionJournal:
         size = sum(len(prediction.instance) for prediction in predictions)
         with self._changed:
             if self._closed or (self._waiting and self._waiting_bytes + size > MAX_WAITING_BYTES):
-                self.dropped += len(predictions)
+                self._on_dropped(len(predictions))
                 return
             idle = not self._waiting
             self._waiting.update((prediction.id, prediction) for prediction in predictions)
@@ -91,7 +98,7 @@ class EmbeddedPredictionJournal:
                     self._forget(connection)
             except StoreUnavailable as exc:
                 # The journal is a convenience, the log is the promise: predictions go on without it.
-                self.dropped += len(self._writing)
+                self._on_dropped(len(self._writing))
                 log.warning("journal.dropped: %d predictions could not be kept: %s", len(self._writing), exc)
 
     def _take(self) -> bool:

@@ -1,0 +1,97 @@
+"""Configurations to start from: everlearn.toml with a comment for every setting, made from the settings themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from models.options import options_of
+from models.registry import ENCODERS, HEADS, INPUTS
+from service.learning.optimizers import OPTIMIZERS
+from service.settings import Settings
+
+RECORD_FIELDS = {"age": "number", "city": "string", "member": "boolean"}
+
+TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {
+        "input": {"kind": "vector", "length": 64},
+        "encoder": {"name": "mlp", "hidden": [128]},
+        "head": {"name": "classification", "labels": "open"},
+    },
+    "record": {
+        "input": {"kind": "record", "fields": RECORD_FIELDS, "unknown": "refuse"},
+        "encoder": {"name": "mlp", "hidden": [128]},
+        "head": {"name": "classification", "labels": "open"},
+    },
+    "image": {
+        "input": {"kind": "image", "size": 224},
+        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all"},
+        "head": {"name": "classification", "labels": "open"},
+    },
+}
+ABOUT = {
+    "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
+    "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
+    "image": "Pictures, through a torchvision model. Name its weights to start from a pretrained one.",
+}
+PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
+    "input": ("kind", INPUTS),
+    "encoder": ("name", ENCODERS),
+    "head": ("name", HEADS),
+}
+
+
+def render(template: str) -> str:
+    """Return a template as TOML. What a template leaves at its default stands there as a comment."""
+    lines = [f"# everlearn.toml: {ABOUT[template]}", *_about_sources()]
+    for part, given in TEMPLATES[template].items():
+        key, known = PARTS[part]
+        lines += ["", f"[model.{part}]", f"# One of: {', '.join(known)}.", f"{key} = {_toml(given[key])}"]
+        lines += _options(options_of(known[given[key]]).model_fields, given, table=f"model.{part}")
+    for section, field in Settings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            lines += ["", *_comment(field.default.__class__.__doc__ or ""), f"[{section}]"]
+            lines += _options(type(field.default).model_fields, {}, table=section)
+    return "\n".join(lines) + "\n"
+
+
+def _about_sources() -> Iterator[str]:
+    yield "# A line that is commented out shows a default. The environment wins over this file, a flag over both:"
+    yield "# EVERLEARN_SERVER_PORT=9000 everlearn serve --workers 2"
+
+
+def _options(fields: Mapping[str, FieldInfo], given: Mapping[str, Any], *, table: str) -> list[str]:
+    """Return the lines of a table: values that are given, defaults as comments, tables inside it last."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for name, field in fields.items():
+        described = _comment(field.description) if field.description else []
+        value = given.get(name, field.get_default(call_default_factory=True, validated_data={}))
+        if isinstance(value, dict):
+            prefix = "" if name in given else "# "
+            tables += ["", *described, f"{prefix}[{table}.{name}]", *(f"{prefix}{k} = {_toml(v)}" for k, v in value.items())]
+            tables += _optimizer_options(value) if name == "optimizer" else []
+        else:
+            lines += [*described, f"{'' if name in given else '# '}{name} = {_toml(value)}"]
+    return lines + tables
+
+
+def _optimizer_options(given: Mapping[str, Any]) -> list[str]:
+    """Return the options that each optimizer takes beside those given."""
+    return [
+        f"# {name}: " + ", ".join(f"{k} = {_toml(f.default)}" for k, f in options_of(factory).model_fields.items())
+        for name, factory in OPTIMIZERS.items()
+    ]
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in text.splitlines()]
+
+
+def _toml(value: Any) -> str:
+    """Return a plain value as TOML, which is JSON but for the spelling of tuples and paths."""
+    return json.dumps(value, default=str)
