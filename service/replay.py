@@ -38,7 +38,7 @@ def replay(
     start = checkpoints.get(after)
     assert start is not None, f"there is no version {after}"
     state = load_state(shaping, settings.device, checkpoints, start)
-    for version in _ascending(checkpoints, after):
+    for version in ascending(checkpoints, after):
         _redo(state, version, feedback)
         identical = state.version == version.version and _fingerprint(state, start) == version.sha256
         yield Replayed(version, identical, here != version.environment)
@@ -59,7 +59,7 @@ def _fingerprint(state: LearningState, start: Version) -> str:
     return fingerprint({"frozen": start.parts["frozen"], **hashes})
 
 
-def _ascending(checkpoints: CheckpointStore, after: int) -> Iterator[Version]:
+def ascending(checkpoints: CheckpointStore, after: int) -> Iterator[Version]:
     """Yield the versions after one, oldest first."""
     while page := checkpoints.following(after, PAGE):
         yield from page

@@ -35,6 +35,11 @@ class Reservoir:
                 if place < self.capacity:
                     self._seqs[place] = seq
 
+    @property
+    def seqs(self) -> Sequence[int]:
+        """What is remembered."""
+        return self._seqs
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
         return {"seen": torch.tensor(self._seen), "seqs": torch.tensor(self._seqs, dtype=torch.int64)}

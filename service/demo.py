@@ -1,0 +1,262 @@
+"""`everlearn demo`: a real service, a real stream over HTTP, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from service.templates import render
+from service.verify import consumed, verify_versions
+
+SEED = 0
+LAST = 500  # items in `accuracy_last_500`
+START_SECONDS = 120.0
+LAG_EVERY = 50  # items between two looks at /model
+
+Digit = tuple[list[float], int]
+
+
+class DemoFailed(Exception):
+    """The demo can't go on; the message says why."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """What was sent and what came back."""
+
+    correct: list[bool] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    """The version that made each prediction."""
+    seqs: list[int] = field(default_factory=list)
+    predict_ms: list[float] = field(default_factory=list)
+    feedback_to_served_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run(*, once: bool, port: int, data: Path | None, report: Path, plot: Path) -> None:
+    """Run the demo and write its report and its picture. Raises DemoFailed."""
+    console = Console(highlight=False, soft_wrap=True)
+    digits = _digits()
+    signal.signal(signal.SIGTERM, _exit)  # so that the service is stopped too
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everlearn-demo-")))
+        data = data or scratch / "data"
+        service, url = stack.enter_context(_service(scratch, data, port, console))
+        stream = _send(url, digits, console)
+        figures = _figures(stream, data)
+        report.write_text(json.dumps(figures, indent=2) + "\n")
+        _draw(stream, plot)
+        _summarise(figures, report, plot, console)
+        if not once:
+            _serve_on(service, url, digits[0], console)
+
+
+def _digits() -> list[Digit]:
+    """Return scikit-learn's 1,797 digits in seeded order: 64 numbers in 0..16 and the label."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as exc:
+        raise DemoFailed("the demo needs scikit-learn and matplotlib: pip install 'everlearn[demo]'") from exc
+    pictures, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(SEED).permutation(len(labels))
+    return [(pictures[index].tolist(), int(labels[index])) for index in order]
+
+
+@contextmanager
+def _service(scratch: Path, data: Path, port: int, console: Console) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `everlearn serve` as a user would, on the digits template; stop it at the end."""
+    config = scratch / "everlearn.toml"
+    config.write_text(render("digits"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLEARN_")}
+    flags = ["--config", str(config), "--data", str(data), "--port", str(port)]
+    log = (scratch / "serve.log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", *flags],
+        stderr=log,
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours: we stop the service in order
+    )
+    try:
+        with console.status("starting the service"):
+            url = _wait_until_ready(process, scratch / "serve.log")
+        console.print(f"everlearn: serving on {url}, data in {data}")
+        yield process, url
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        log.close()
+
+
+def _wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines():
+            if line.startswith("everlearn: ready, "):
+                return line.removeprefix("everlearn: ready, ").split("/docs")[0]
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise DemoFailed(f"the service did not start:\n{log.read_text().strip()}")
+
+
+def _send(url: str, digits: Sequence[Digit], console: Console) -> Stream:
+    """Predict each digit, then send its label by prediction id and wait until it is served."""
+    stream = Stream()
+    started = time.perf_counter()
+    recent: deque[float] = deque([started], maxlen=200)
+    with httpx.Client(base_url=url, timeout=60) as client, _progress(console) as progress:
+        bar = progress.add_task("digits", total=len(digits), accuracy=0.0, version=0, lag=0, rate=0.0)
+        for number, (instance, label) in enumerate(digits):
+            _send_one(client, stream, instance, str(label))
+            recent.append(time.perf_counter())
+            if number % LAG_EVERY == 0:
+                _show(progress, bar, client, stream, 2 * (len(recent) - 1) / (recent[-1] - recent[0]))
+            progress.advance(bar)
+        _show(progress, bar, client, stream, 2 * len(digits) / (time.perf_counter() - started))
+    stream.seconds = time.perf_counter() - started
+    return stream
+
+
+def _send_one(client: httpx.Client, stream: Stream, instance: list[float], label: str) -> None:
+    began = time.perf_counter()
+    answer = client.post("/predict", json={"instances": [instance]})
+    stream.predict_ms.append(1000 * (time.perf_counter() - began))
+    if answer.status_code == httpx.codes.CONFLICT:  # before the first label no class is known: a wrong answer
+        item: dict[str, Any] = {"instance": instance, "label": label}
+        stream.correct.append(False)
+        stream.versions.append(0)
+    else:
+        predicted = answer.raise_for_status().json()
+        prediction = predicted["predictions"][0]
+        item = {"prediction_id": prediction["id"], "label": label}
+        stream.correct.append(prediction["label"] == label)
+        stream.versions.append(predicted["model_version"])
+    began = time.perf_counter()
+    answer = client.post("/feedback", json={"feedback": [item]}, headers={"Prefer": "wait=30"})
+    stream.seqs.append(answer.raise_for_status().json()["accepted"][0]["seq"])
+    if answer.status_code == httpx.codes.OK:
+        stream.feedback_to_served_ms.append(1000 * (time.perf_counter() - began))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("accuracy {task.fields[accuracy]:.3f}  version {task.fields[version]}  lag {task.fields[lag]}"),
+        TextColumn("{task.fields[rate]:.0f} requests/s"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _show(progress: Progress, bar: TaskID, client: httpx.Client, stream: Stream, rate: float) -> None:
+    model = client.get("/model").raise_for_status().json()
+    progress.update(
+        bar, accuracy=float(np.mean(stream.correct)), version=model["model_version"], lag=model["lag"], rate=rate
+    )
+
+
+def _figures(stream: Stream, data: Path) -> dict[str, Any]:
+    """Return the report. What was learned is read from the store's own rows, not from what the service says."""
+    checkpoints = EmbeddedCheckpointStore(DataDirectory(data).open(), keep=2)
+    learned = consumed(checkpoints)
+    latest = checkpoints.latest()
+    checkpoints.close()
+    return {
+        "items": len(stream.correct),
+        "accuracy": round(float(np.mean(stream.correct)), 4),
+        f"accuracy_last_{LAST}": round(float(np.mean(stream.correct[-LAST:])), 4),
+        "versions": latest.version if latest else 0,
+        "feedback_to_served_ms": _percentiles(stream.feedback_to_served_ms),
+        "predict_ms": _percentiles(stream.predict_ms),
+        "requests_per_second": round(2 * len(stream.correct) / stream.seconds, 1),
+        "seconds": round(stream.seconds, 2),
+        "lost": sum(seq not in learned for seq in set(stream.seqs)),
+        "duplicated": sum(learned[seq] > 1 for seq in learned) + len(stream.seqs) - len(set(stream.seqs)),
+        "replay_identical": verify_versions(data),
+    }
+
+
+def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
+    return {f"p{q}": round(float(np.percentile(milliseconds, q)), 2) for q in (50, 99)}
+
+
+def _draw(stream: Stream, path: Path) -> None:
+    """Draw the accuracy over the stream, with a mark where a hundred versions have passed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    correct = np.array(stream.correct, dtype=float)
+    count = np.arange(1, len(correct) + 1)
+    window = 100
+    sums = np.concatenate([[0.0], np.cumsum(correct)])
+    recent = (sums[count] - sums[np.maximum(0, count - window)]) / np.minimum(count, window)
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    axes.plot(count, np.cumsum(correct) / count, label="all so far", color="tab:blue")
+    axes.plot(count, recent, label=f"last {window}", color="tab:orange", linewidth=1)
+    steps = range(100, max(stream.versions) + 1, 100)
+    for mark in steps:
+        at = int(np.searchsorted(stream.versions, mark)) + 1
+        axes.axvline(at, color="0.85", linewidth=1, zorder=0)
+        axes.annotate(f"v{mark}", (at, 0.02), fontsize=7, color="0.4", ha="center", backgroundcolor="white")
+    axes.set(xlabel="digits, each predicted before its label was sent", ylabel="accuracy", ylim=(0, 1.01), xlim=(0, len(correct)))
+    axes.set_title(f"everlearn demo: {len(correct)} digits, {max(stream.versions)} versions", loc="left")
+    axes.legend(loc="center right", title="accuracy over", frameon=False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def _summarise(figures: dict[str, Any], report: Path, plot: Path, console: Console) -> None:
+    served, predict = figures["feedback_to_served_ms"], figures["predict_ms"]
+    console.print(
+        f"\n{figures['items']} digits in {figures['seconds']} s, each predicted, then learned from:"
+        f"\n  accuracy              {figures['accuracy']:.3f} over all, {figures[f'accuracy_last_{LAST}']:.3f} over the last {LAST}"
+        f"\n  versions              {figures['versions']}, every one durable before it was served"
+        f"\n  feedback to served    {served['p50']} ms (p50), {served['p99']} ms (p99)"
+        f"\n  predict               {predict['p50']} ms (p50), {predict['p99']} ms (p99)"
+        f"\n  feedback              {figures['lost']} lost, {figures['duplicated']} applied twice"
+        f"\n  replay                {'bit-identical' if figures['replay_identical'] else 'DIFFERS'}"
+        f"\nreport in {report}, learning curve in {plot}"
+    )
+
+
+def _serve_on(service: subprocess.Popen[str], url: str, digit: Digit, console: Console) -> None:
+    """Say how to go on, and serve until Ctrl-C."""
+    instance, label = digit
+    numbers = json.dumps([int(number) for number in instance], separators=(",", ":"))
+    predict = f"curl -s {url}/predict --json '{{\"instances\": [{numbers}]}}'"
+    feedback = f"curl -s {url}/feedback --json '{{\"feedback\": [{{\"instance\": {numbers}, \"label\": \"{label}\"}}]}}'"
+    console.print(f"\nThe service goes on until Ctrl-C. Try:\n\n{predict}\n\n{feedback}\n\ncurl -s {url}/model", markup=False)
+    try:
+        service.wait()
+    except KeyboardInterrupt:
+        console.print("\nstopping")
+        return
+    raise DemoFailed("the service ended")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
