@@ -63,7 +63,7 @@ def run(*, once: bool, port: int, data: Path | None, report: Path, plot: Path) -
         stream = _send(url, digits, console)
         figures = _figures(stream, data)
         report.write_text(json.dumps(figures, indent=2) + "\n")
-        _draw(stream, plot)
+        _draw(stream, figures["versions"], plot)
         _summarise(figures, report, plot, console)
         if not once:
             _serve_on(service, url, digits[0], console)
@@ -202,7 +202,7 @@ def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(milliseconds, q)), 2) for q in (50, 99)}
 
 
-def _draw(stream: Stream, path: Path) -> None:
+def _draw(stream: Stream, versions: int, path: Path) -> None:
     """Draw the accuracy over the stream, with a mark where a hundred versions have passed."""
     import matplotlib
 
@@ -217,13 +217,12 @@ def _draw(stream: Stream, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
     axes.plot(count, np.cumsum(correct) / count, label="all so far", color="tab:blue")
     axes.plot(count, recent, label=f"last {window}", color="tab:orange", linewidth=1)
-    steps = range(100, max(stream.versions) + 1, 100)
-    for mark in steps:
+    for mark in range(100 * (stream.versions[0] // 100 + 1), versions + 1, 100):
         at = int(np.searchsorted(stream.versions, mark)) + 1
         axes.axvline(at, color="0.85", linewidth=1, zorder=0)
-        axes.annotate(f"v{mark}", (at, 0.02), fontsize=7, color="0.4", ha="center", backgroundcolor="white")
+        axes.annotate(f"v{mark}", (at, 0.03), fontsize=7, color="0.4", ha="center")
     axes.set(xlabel="digits, each predicted before its label was sent", ylabel="accuracy", ylim=(0, 1.01), xlim=(0, len(correct)))
-    axes.set_title(f"everlearn demo: {len(correct)} digits, {max(stream.versions)} versions", loc="left")
+    axes.set_title(f"everlearn demo: {len(correct)} digits, {versions} versions", loc="left")
     axes.legend(loc="center right", title="accuracy over", frameon=False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

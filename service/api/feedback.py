@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_json
 
 from models.base import Label
 from models.errors import InstanceError, LabelError
@@ -161,7 +161,7 @@ async def _join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction
 
 def _digest(sent: FeedbackItem | FeedbackRequest) -> bytes:
     """Return a fingerprint of what the client sent, whatever the order of its names."""
-    content = to_jsonable_python(sent, exclude_defaults=True)
+    content = sent.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 

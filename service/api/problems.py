@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from models.errors import InstanceError, LabelError
 from service.serving.batcher import Overloaded
@@ -128,7 +129,7 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, exc: Exception) -> Response:
         return _problem_of(exc).response()
 
-    handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, HTTPException)
+    handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, ClientDisconnect, HTTPException)
     for error in (*handled, RequestValidationError, Exception):
         app.add_exception_handler(error, answer)
 
@@ -148,6 +149,8 @@ def _problem_of(exc: Exception) -> Problem:
             return Problem(OVERLOADED, str(exc), headers=RETRY_AFTER)
         case NotReady():
             return Problem(NO_CLASSES, "send feedback with a label first: it becomes the first class")
+        case ClientDisconnect():
+            return Problem(CLIENT_GONE, "the rest of the request did not come")
         case RequestValidationError():
             faults = [Fault(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in exc.errors()]
             return Problem(INVALID, f"{faults[0].pointer}: {faults[0].detail}", faults=faults[:MAX_ERRORS])

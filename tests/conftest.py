@@ -1,0 +1,41 @@
+"""What many tests share: a real service on a free port, and digits to send it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.running import DIGITS, RunningService
+
+
+@pytest.fixture(scope="session")
+def digits() -> list[tuple[list[float], str]]:
+    """Return scikit-learn's digits in seeded order, as (64 numbers, label)."""
+    pictures, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(7).permutation(len(labels))
+    return [(pictures[index].tolist(), str(labels[index])) for index in order]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Run one service on vectors of 64 numbers for the tests of a module."""
+    with RunningService(tmp_path_factory.mktemp("service"), DIGITS) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: RunningService) -> Iterator[httpx.Client]:
+    """Return a client of the module's service."""
+    with service.client() as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder for a service of the test's own."""
+    return tmp_path
