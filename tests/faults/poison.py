@@ -1,0 +1,37 @@
+"""A model of a user's own that fails on some labels, each in another way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.base import Label, OnlineModel
+from models.encoders.tabular import MLP
+from models.heads.linear import LinearClassifier
+from models.inputs import Vector
+
+
+class PoisonableHead(LinearClassifier):
+    def loss(self, outputs: Tensor, labels: Sequence[Label]) -> Tensor:
+        if "raise" in labels:
+            raise RuntimeError("this label is poison")
+        if "exit" in labels:
+            os._exit(3)
+        if "segfault" in labels:
+            ctypes.string_at(0)
+        if "memory" in labels:  # what the kernel's out-of-memory killer does, without taking the machine along
+            os.kill(os.getpid(), signal.SIGKILL)
+        losses = super().loss(outputs, labels)
+        return losses * torch.inf if "infinite" in labels else losses
+
+
+class Poisonable(OnlineModel):
+    def __init__(self) -> None:
+        kind = Vector(length=4)
+        encoder = MLP(kind, hidden=[8])
+        super().__init__(input=kind, encoder=encoder, head=PoisonableHead(encoder.width))

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.running import DIGITS, RunningService, learn, wait_for
+
+Digits = list[tuple[list[float], str]]
+
+
+def test_sigterm_finishes_what_is_in_flight_and_leaves_a_committed_version(tmp_path: Path, digits: Digits) -> None:
+    answers: list[int] = []
+    with RunningService(tmp_path, DIGITS, "--workers", "2") as service:
+
+        def send() -> None:
+            with service.client() as client:
+                for instance, label in digits:
+                    try:
+                        answer = client.post("/feedback", json={"feedback": [{"instance": instance, "label": label}]})
+                    except httpx.ConnectError:
+                        return
+                    except httpx.RemoteProtocolError:  # an idle connection was closed just as we wrote to it
+                        return
+                    answers.append(answer.status_code)
+
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        began = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - began < 15
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {202}
+        service.start()
+        with service.client() as client:
+            wait_for(lambda: client.get("/model").json()["lag"] == 0, "the rest to be learned")
+            assert client.get("/model").json()["log_seq"] >= len(answers)
+
+
+def test_waiting_feedback_is_answered_when_the_service_stops(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        (learner,) = service.pids("learner")
+        os.kill(learner, signal.SIGSTOP)
+        answers: list[httpx.Response] = []
+
+        def send() -> None:
+            body = {"feedback": [{"instance": digits[0][0], "label": "1"}]}
+            with service.client() as client:
+                answers.append(client.post("/feedback", json=body, headers={"Prefer": "wait=30"}))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        time.sleep(0.5)
+        threading.Timer(1.5, os.kill, (learner, signal.SIGCONT)).start()
+        service.stop()
+        thread.join()
+    assert [answer.status_code for answer in answers] == [202]
+
+
+def test_predictions_go_on_while_the_learner_is_dead_and_learning_goes_on_after(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service, service.client() as client:
+        learn(client, digits[:20])
+        (learner,) = service.pids("learner")
+        os.kill(learner, signal.SIGKILL)
+        assert client.post("/predict", json={"instances": [digits[0][0]]}).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        seq = learn(client, digits[20:40])["log_seq"]
+        assert seq == 40
+        assert client.get("/model").json()["metrics"]["items"] == 40
+        assert service.pids("learner") not in ([], [learner])
+        assert "serve.child_died: the learner died (killed by SIGKILL)" in service.log()
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        (worker,) = service.pids("worker")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: service.pids("worker") not in ([], [worker]), "another worker")
+        with service.client() as client:
+            assert learn(client, digits[:2])["log_seq"] == 2
+
+
+def test_several_workers_share_one_store_and_one_learner(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS, "--workers", "3") as service:
+        assert len(service.pids("worker")) == 3
+        assert len(service.pids("learner")) == 1
+        with service.client() as client:
+            learn(client, digits[:20])
+        for instance, label in digits[20:60]:  # each on a connection of its own: mostly another worker
+            with service.client() as client:
+                answer = client.post("/predict", json={"instances": [instance]})
+                if answer.status_code == 409:  # this worker has not taken the version yet
+                    continue
+            with service.client() as client:
+                item = {"prediction_id": answer.json()["predictions"][0]["id"], "label": label}
+                assert client.post("/feedback", json={"feedback": [item]}).status_code == 202
+
+
+def test_nobody_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        process = service._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(lambda: not service.pids("learner") and not service.pids("worker"), "the children to end")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (DIGITS.replace("64", "8"), "model.input.length was 64 and is now 8"),
+        (DIGITS + "[learning]\nseed = 1\n", "learning.seed was 0 and is now 1"),
+    ],
+)
+def test_a_directory_made_with_another_model_is_refused_by_what_differs(tmp_path: Path, config: str, says: str) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        service.stop()
+        service.config.write_text(config)
+        process = service.launch()
+        assert process.wait(60) == 78
+        assert [line for line in service.log().splitlines() if line.startswith("everlearn: ") and says in line]
+
+
+def test_a_second_service_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with RunningService(tmp_path, DIGITS) as service:
+        second = RunningService(tmp_path / "other", DIGITS, "--data", str(service.data))
+        process = second.launch()
+        assert process.wait(60) == 78
+        assert "everlearn: another learner (process" in second.log()
+        with service.client() as client:
+            assert client.get("/readyz").status_code == 200
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with RunningService(tmp_path, DIGITS) as service:
+        port = service.url.rpartition(":")[2]
+        second = RunningService(tmp_path / "other", DIGITS, "--port", port)
+        process = second.launch()
+        assert process.wait(60) == 78
+        assert second.log().strip() == f"everlearn: can't listen on 127.0.0.1 port {port}: Address already in use"
