@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.learning.suspicion import Suspicion
+from service.store import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """An update that has begun."""
 
-    after: int
-    """Applied sequence number that it started from."""
     last_seq: int
     items: int
 
@@ -25,14 +24,18 @@ class AttemptFile:
     power cut that loses it costs nothing but a retry."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def write(self, suspicion: Suspicion, attempt: Attempt | None) -> None:
-        """Record the suspicion, and the update that begins now."""
+        """Record the suspicion, and the update that begins now. Raises StoreUnavailable."""
         record = {"suspicion": suspicion.dump(), "attempt": asdict(attempt) if attempt else None}
         data = json.dumps(record).encode()
-        os.pwrite(self._file, data, 0)
-        os.ftruncate(self._file, len(data))
+        try:
+            os.pwrite(self._file, data, 0)
+            os.ftruncate(self._file, len(data))
+        except OSError as exc:
+            raise StoreUnavailable(f"{self._path.name} can't be written: {exc.strerror}") from exc
 
     def read(self) -> tuple[Suspicion, Attempt | None]:
         """Return what was recorded last; nothing for a new or torn file."""

@@ -72,7 +72,7 @@ class Learner:
     def blame_predecessor(self, reason: str) -> None:
         """Suspect what the last learner was at when it died, if it was at anything: so an item that kills it is found."""
         attempt, self._interrupted = self._interrupted, None
-        if attempt is not None and attempt.after == self._applied:
+        if attempt is not None and attempt.last_seq > self._applied:
             self._failed(attempt, f"the learner died: {reason}", certain=False)
 
     def step(self) -> bool:
@@ -82,7 +82,10 @@ class Learner:
         if not entries:
             self._finish_commit()
             return False
-        attempt = Attempt(self._applied, entries[-1].seq, len(entries))
+        if self._suspicion.limit is not None:
+            # The next update may end the process: what was cleared before it must not be lost with it.
+            self._finish_commit()
+        attempt = Attempt(entries[-1].seq, len(entries))
         self._attempts.write(self._suspicion, attempt)
         try:
             self._learn(entries)

@@ -31,7 +31,7 @@ def consumed(checkpoints: CheckpointStore) -> Counter[int]:
     counts: Counter[int] = Counter()
     for version in ascending(checkpoints, after=-1):
         counts.update(chain.from_iterable(new for new, _ in version.steps))
-        counts.update(version.quarantined)
+        counts.update(version.quarantined.keys())
     return counts
 
 

@@ -20,18 +20,16 @@ class Suspicion:
     """Failures in a row of the one item that is next."""
 
     def failed(self, last_seq: int, items: int) -> None:
-        """An update on `items` items up to `last_seq` failed: take half as many next time."""
-        self.until = max(self.until, last_seq)
+        """An update on `items` items up to `last_seq` failed: one of them is to blame, so try their first half."""
+        self.until = last_seq
         self.strikes = self.strikes + 1 if items == 1 else 0
         self.limit = max(1, items // 2)
 
     def passed(self, last_seq: int) -> None:
-        """An update up to `last_seq` was committed: take more again, everything once past the suspects."""
+        """An update up to `last_seq` was committed: what is to blame is in the rest, or was not the items' fault."""
         self.strikes = 0
-        if last_seq >= self.until:
-            self.limit = None
-        elif self.limit is not None:
-            self.limit *= 2
+        remaining = self.until - last_seq
+        self.limit = max(1, remaining // 2) if self.limit is not None and remaining > 0 else None
 
     @property
     def convicts(self) -> bool:
