@@ -13,6 +13,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -114,9 +115,7 @@ class Record(JsonKind):
     def __init__(
         self,
         *,
-        fields: Annotated[
-            dict[str, FieldType], Field(min_length=1, description='Name -> "number", "string" or "boolean".')
-        ],
+        fields: Annotated[dict[str, FieldType], Field(min_length=1, description='Name -> "number", "string" or "boolean".')],
         unknown: Annotated[
             Literal["refuse", "ignore"], Field(description="What to do with a name that is not declared.")
         ] = "refuse",
@@ -124,9 +123,9 @@ class Record(JsonKind):
         self.fields = fields
         self.numbers = [name for name, kind in fields.items() if kind != "string"]
         self.strings = [name for name, kind in fields.items() if kind == "string"]
-        record = TypedDict("Record", {name: self.json_types[kind] | None for name, kind in fields.items()}, total=False)  # type: ignore[operator, misc]  # the fields are known at run time only
+        record = TypedDict("Record", {name: self.json_types[kind] | None for name, kind in fields.items()}, total=False)  # type: ignore[misc]  # the fields are known at run time only
         record.__pydantic_config__ = ConfigDict(extra="forbid" if unknown == "refuse" else "ignore")  # type: ignore[attr-defined]
-        self.instance_type = record
+        self.instance_type: Any = record
         examples = {"number": 1.5, "string": "red", "boolean": True}
         self.example = {name: examples[kind] for name, kind in fields.items()}
 
@@ -165,12 +164,12 @@ class Picture:
 
     kind = "image"
     formats: ClassVar[Mapping[str, str]] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
-    media_types = tuple(formats)
+    media_types: tuple[str, ...] = tuple(formats)
     slow = True
-    instance_type = EncodedImage
-    example: ClassVar[Mapping[str, str]] = {
-        "b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-    }
+    instance_type: Any = EncodedImage
+    example: Any = MappingProxyType(
+        {"b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"}
+    )
 
     def __init__(
         self,

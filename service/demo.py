@@ -172,9 +172,7 @@ def _progress(console: Console) -> Progress:
 
 def _show(progress: Progress, bar: TaskID, client: httpx.Client, stream: Stream, rate: float) -> None:
     model = client.get("/model").raise_for_status().json()
-    progress.update(
-        bar, accuracy=float(np.mean(stream.correct)), version=model["model_version"], lag=model["lag"], rate=rate
-    )
+    progress.update(bar, accuracy=float(np.mean(stream.correct)), version=model["model_version"], lag=model["lag"], rate=rate)
 
 
 def _figures(stream: Stream, data: Path) -> dict[str, Any]:
@@ -221,7 +219,9 @@ def _draw(stream: Stream, versions: int, path: Path) -> None:
         at = int(np.searchsorted(stream.versions, mark)) + 1
         axes.axvline(at, color="0.85", linewidth=1, zorder=0)
         axes.annotate(f"v{mark}", (at, 0.03), fontsize=7, color="0.4", ha="center")
-    axes.set(xlabel="digits, each predicted before its label was sent", ylabel="accuracy", ylim=(0, 1.01), xlim=(0, len(correct)))
+    axes.set(
+        xlabel="digits, each predicted before its label was sent", ylabel="accuracy", ylim=(0, 1.01), xlim=(0, len(correct))
+    )
     axes.set_title(f"everlearn demo: {len(correct)} digits, {versions} versions", loc="left")
     axes.legend(loc="center right", title="accuracy over", frameon=False)
     figure.savefig(path, dpi=150)
@@ -230,9 +230,10 @@ def _draw(stream: Stream, versions: int, path: Path) -> None:
 
 def _summarise(figures: dict[str, Any], report: Path, plot: Path, console: Console) -> None:
     served, predict = figures["feedback_to_served_ms"], figures["predict_ms"]
+    all_items, last = figures["accuracy"], figures[f"accuracy_last_{LAST}"]
     console.print(
         f"\n{figures['items']} digits in {figures['seconds']} s, each predicted, then learned from:"
-        f"\n  accuracy              {figures['accuracy']:.3f} over all, {figures[f'accuracy_last_{LAST}']:.3f} over the last {LAST}"
+        f"\n  accuracy              {all_items:.3f} over all, {last:.3f} over the last {LAST}"
         f"\n  versions              {figures['versions']}, every one durable before it was served"
         f"\n  feedback to served    {served['p50']} ms (p50), {served['p99']} ms (p99)"
         f"\n  predict               {predict['p50']} ms (p50), {predict['p99']} ms (p99)"
@@ -247,7 +248,7 @@ def _serve_on(service: subprocess.Popen[str], url: str, digit: Digit, console: C
     instance, label = digit
     numbers = json.dumps([int(number) for number in instance], separators=(",", ":"))
     predict = f"curl -s {url}/predict --json '{{\"instances\": [{numbers}]}}'"
-    feedback = f"curl -s {url}/feedback --json '{{\"feedback\": [{{\"instance\": {numbers}, \"label\": \"{label}\"}}]}}'"
+    feedback = f'curl -s {url}/feedback --json \'{{"feedback": [{{"instance": {numbers}, "label": "{label}"}}]}}\''
     console.print(f"\nThe service goes on until Ctrl-C. Try:\n\n{predict}\n\n{feedback}\n\ncurl -s {url}/model", markup=False)
     try:
         service.wait()
@@ -257,5 +258,5 @@ def _serve_on(service: subprocess.Popen[str], url: str, digit: Digit, console: C
     raise DemoFailed("the service ended")
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)

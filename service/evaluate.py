@@ -94,7 +94,8 @@ class _Reader:
             raise StreamError(f"a CSV file has no {model.input.kind} instances; give a vector or record configuration")
         self._input = model.input
         self._head = model.head
-        self._instances = TypeAdapter(model.input.instance_type)
+        instance_type: Any = model.input.instance_type
+        self._instances: TypeAdapter[Any] = TypeAdapter(instance_type)
         self._labels = TypeAdapter(model.head.label_type)
 
     def item(self, line: int, row: Row, label: str) -> Item:
@@ -177,7 +178,7 @@ def _survey(stream: Path, label: str) -> tuple[dict[str, _Column], int]:
     """Read the file once to see its columns and count its rows."""
     columns: dict[str, _Column] = {}
     rows = 0
-    for line, row in _rows(stream):
+    for _, row in _rows(stream):
         if label not in row:
             raise StreamError(f"{stream} has no column {label!r}; it has {', '.join(row)}")
         for name, value in row.items():
@@ -217,7 +218,9 @@ def _describe(specification: Mapping[str, Any], label: str) -> str:
     """Say what was read from the file, so that a column of the wrong type is noticed."""
     fields = specification["input"]["fields"]
     names = {kind: [name for name in fields if fields[name] == kind] for kind in ("number", "boolean", "string")}
-    shown = [f"{kind}s {', '.join(of[:5])}{f' and {len(of) - 5} more' if len(of) > 5 else ''}" for kind, of in names.items() if of]
+    shown = [
+        f"{kind}s {', '.join(of[:5])}{f' and {len(of) - 5} more' if len(of) > 5 else ''}" for kind, of in names.items() if of
+    ]
     return f"{specification['head']['name']} of {label} from {'; '.join(shown)}"
 
 

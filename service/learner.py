@@ -19,7 +19,7 @@ from service.checkpointing import Shaping, check_shaping, environment, fingerpri
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearnerSettings
-from service.store import CheckpointStore, CorruptCheckpoint, Entry, FeedbackLog, Part, StoreError, StoreUnavailable, Version
+from service.store import CheckpointStore, Entry, FeedbackLog, Part, StoreError, StoreUnavailable, Version
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,8 @@ class Learner:
         """Take up where the newest version ended."""
         latest = self._checkpoints.latest()
         recorded = self._checkpoints.shaping()
-        assert latest is not None and recorded is not None, "version 0 and the shaping settings are committed as one"
+        assert latest is not None, "who loads has seen a version"
+        assert recorded is not None, "version 0 and the shaping settings are committed as one"
         check_shaping(recorded, self._shaping)
         self._frozen, self._applied = latest.parts["frozen"], latest.last_seq
         return load_state(self._shaping, self._settings.device, self._checkpoints, latest)

@@ -41,9 +41,10 @@ class LearningSettings(Section):
     rehearse: Annotated[NonNegativeInt, Field(description="Earlier items that each optimizer step rehearses.")] = 32
     memory: Annotated[PositiveInt, Field(description="Earlier items that rehearsal picks from.")] = 5000
     window: Annotated[PositiveInt, Field(description="Items in the sliding window of the metrics.")] = 1000
-    optimizer: Annotated[
-        dict[str, Any], Field(description='"sgd", "adam" or "adamw" by name, with its options.')
-    ] = {"name": "adam", "lr": 0.003}
+    optimizer: Annotated[dict[str, Any], Field(description='"sgd", "adam" or "adamw" by name, with its options.')] = {
+        "name": "adam",
+        "lr": 0.003,
+    }
 
 
 class LearnerSettings(Section):
@@ -95,9 +96,9 @@ class LimitSettings(Section):
     body_bytes: Annotated[PositiveInt, Field(description="Size of a request body; more is answered 413.")] = 16 * 2**20
     instances: Annotated[PositiveInt, Field(description="Instances in one /predict request.")] = 256
     feedback: Annotated[PositiveInt, Field(description="Items in one /feedback request.")] = 1000
-    backlog: Annotated[
-        PositiveInt, Field(description="Feedback that may wait for the learner; more is answered 429.")
-    ] = 100_000
+    backlog: Annotated[PositiveInt, Field(description="Feedback that may wait for the learner; more is answered 429.")] = (
+        100_000
+    )
 
 
 class Settings(Section):

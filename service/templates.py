@@ -76,14 +76,14 @@ def _options(fields: Mapping[str, FieldInfo], given: Mapping[str, Any], *, table
         if isinstance(value, dict):
             prefix = "" if name in given else "# "
             tables += ["", *described, f"{prefix}[{table}.{name}]", *(f"{prefix}{k} = {_toml(v)}" for k, v in value.items())]
-            tables += _optimizer_options(value) if name == "optimizer" else []
+            tables += _optimizer_options() if name == "optimizer" else []
         else:
             lines += [*described, f"{'' if name in given else '# '}{name} = {_toml(value)}"]
     return lines + tables
 
 
-def _optimizer_options(given: Mapping[str, Any]) -> list[str]:
-    """Return the options that each optimizer takes beside those given."""
+def _optimizer_options() -> list[str]:
+    """Return the options that each optimizer takes."""
     return [
         f"# {name}: " + ", ".join(f"{k} = {_toml(f.default)}" for k, f in options_of(factory).model_fields.items())
         for name, factory in OPTIMIZERS.items()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,10 +89,8 @@ class RunningService:
     def kill(self) -> None:
         """Kill every process of the group at once, as a power cut would."""
         assert self._process is not None
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._process = None
 
@@ -109,11 +108,8 @@ class RunningService:
 
 def _group(leader: int) -> list[int]:
     """Return the processes of a process group, from /proc: pgrep is not on every machine."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and _read(folder / "stat").rpartition(")")[2].split()[2:3] == [str(leader)]:
-            found.append(int(folder.name))
-    return found
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+    return [pid for pid in pids if _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[2:3] == [str(leader)]]
 
 
 def _command(pid: int) -> str:

@@ -90,11 +90,8 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
     """Load a local file. Its classifier may be of another shape: that layer is taken off anyway."""
     if not path.is_file():
         raise SpecificationError("model.encoder.weights", f"there is no file {path}")
-    state: dict[str, Tensor]
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    is_safe = path.suffix == ".safetensors"
+    state: dict[str, Tensor] = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     last, _ = _last_layer(model)
     own = model.state_dict()
     kept = {name: tensor for name, tensor in state.items() if name in own and not name.startswith(f"{last}.")}
@@ -112,10 +109,9 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
 def _without_auxiliaries(model: nn.Module) -> nn.Module:
     """Take off the auxiliary classifiers of GoogLeNet and Inception: they only serve training from scratch."""
     if hasattr(model, "aux_logits"):
-        model.aux_logits = False
-        for name in ("AuxLogits", "aux1", "aux2"):
+        for name, value in (("aux_logits", False), ("AuxLogits", None), ("aux1", None), ("aux2", None)):
             if hasattr(model, name):
-                setattr(model, name, None)
+                setattr(model, name, value)
     return model
 
 

@@ -108,7 +108,9 @@ class LinearClassifier(Head):
         names = self.labels
         scores, indices = outputs.softmax(1).topk(min(top_k or len(names), len(names)))  # [batch, k]
         rows = zip(scores.tolist(), indices.tolist(), strict=True)
-        return [{"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows]
+        return [
+            {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
+        ]
 
     def _indices(self, labels: Sequence[Label], device: torch.device) -> Tensor:
         return torch.tensor([self.classes.get(str(label), -1) for label in labels], device=device)

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,7 +42,6 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(feedback.routes(service, contract))
     app.include_router(versions.routes(service))
     app.include_router(operation.routes(service))
-    app.add_route("/", RedirectResponse("/docs"), include_in_schema=False)
     problems.install(app)
     app.add_middleware(Edge)
     app.openapi = document(app, contract)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

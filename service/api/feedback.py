@@ -17,7 +17,7 @@ from models.errors import InstanceError, LabelError
 from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported
 from service.api.documentation import feedback_body, problems
 from service.api.problems import BACKLOG, INVALID, NOT_FOUND, RETRY_AFTER, Fault, Problem, at, of_append
-from service.api.schemas import Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
+from service.api.schemas import Accepted, Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
 from service.api.service import Service
 from service.store import MissingInstance, NewEntry, Prediction
 
@@ -65,8 +65,9 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         if consumer is None:
             return FeedbackStatus(seq=seq, status="pending")
         reason = consumer.quarantined.get(seq)
-        became = "applied" if reason is None else "quarantined"
-        return FeedbackStatus(seq=seq, status=became, model_version=consumer.version, reason=reason)
+        if reason is None:
+            return FeedbackStatus(seq=seq, status="applied", model_version=consumer.version)
+        return FeedbackStatus(seq=seq, status="quarantined", model_version=consumer.version, reason=reason)
 
     return router
 
@@ -82,7 +83,7 @@ def _check_backlog(service: Service) -> None:
 async def _accepted(service: Service, seqs: Sequence[int], wait: float | None) -> Response:
     last = max(seqs)
     version = await service.served.contains(last, wait) if wait is not None else None
-    answer = FeedbackAccepted(accepted=[{"seq": seq} for seq in seqs], log_seq=last, model_version=version)  # type: ignore[list-item]
+    answer = FeedbackAccepted(accepted=[Accepted(seq=seq) for seq in seqs], log_seq=last, model_version=version)
     headers = {"Location": f"/feedback/{last}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"

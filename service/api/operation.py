@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -24,6 +25,11 @@ def routes(service: Service) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["operation"])
     writable = _Writable(service)
+
+    @router.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        """Lead a browser to the documentation."""
+        return RedirectResponse("/docs")
 
     @router.get("/livez", response_model=Health)
     async def livez() -> Health:

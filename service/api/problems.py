@@ -126,7 +126,7 @@ def of_append(refusal: AppendRefused) -> Problem:
 def install(app: FastAPI) -> None:
     """Have the app answer every error as problem+json."""
 
-    async def answer(request: Request, exc: Exception) -> Response:
+    async def answer(_: Request, exc: Exception) -> Response:
         return _problem_of(exc).response()
 
     handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, ClientDisconnect, HTTPException)

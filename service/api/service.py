@@ -52,9 +52,7 @@ class Service:
         self.served = Served()
         self.started_at = time.time()
         self.engine = Engine(self.model)
-        self.batcher = Batcher(
-            self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds
-        )
+        self.batcher = Batcher(self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds)
         self._decoders = ThreadPoolExecutor(serving.decoders, thread_name_prefix="decoder")
         self._decoding = 0
         self._on_ready = on_ready

@@ -26,9 +26,7 @@ def sgd(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Stochastic gradient descent."""
-    return SGD(
-        parameters, lr=lr, momentum=momentum, nesterov=nesterov, dampening=dampening, weight_decay=weight_decay
-    )
+    return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, dampening=dampening, weight_decay=weight_decay)
 
 
 def adam(

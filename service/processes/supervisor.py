@@ -97,7 +97,8 @@ class Supervisor:
     def _wait(self, timeout: float | None) -> None:
         """Wait for a signal, a child's report or the time-out."""
         outputs = [child.output for child in self._children if child.output is not None]
-        select.select([self._waking, *outputs], [], [], timeout)
+        descriptors = [self._waking, *(output.fileno() for output in outputs)]
+        select.select(descriptors, [], [], timeout)
         with suppress(BlockingIOError):
             os.read(self._waking, 4096)
 
@@ -163,7 +164,7 @@ class Child:
     def start(self) -> None:
         """Start the process and hand it what it needs. Its standard input stays open: that is its lifeline."""
         socket_fd = None if self._listener is None else self._listener.fileno()
-        self._process = process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-m", f"service.processes.{self.role}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

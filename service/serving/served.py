@@ -35,9 +35,9 @@ class Served:
         self.draining = True
         self._wake()
 
-    async def contains(self, seq: int, timeout: float) -> int | None:
-        """Wait until the served version contains a sequence number; return the version, None at the time-out."""
-        deadline = asyncio.get_running_loop().time() + timeout
+    async def contains(self, seq: int, seconds: float) -> int | None:
+        """Wait until the served version contains a sequence number; return the version, None after `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
                 while not self.draining:

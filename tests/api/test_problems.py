@@ -141,7 +141,12 @@ def test_a_path_or_method_that_is_not_there_is_a_problem_too(client: httpx.Clien
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"\x00" * 5000],
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"\x00" * 5000,
+    ],
 )
 def test_garbage_on_the_wire_does_no_harm(service: RunningService, client: httpx.Client, garbage: bytes) -> None:
     address = urlsplit(service.url)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.verify import consumed, verify_versions
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from service.verify import consumed, verify_versions
 from tests.running import RunningService, wait_for
 
 POISONED = """

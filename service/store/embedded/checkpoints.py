@@ -196,9 +196,7 @@ def _release(connection: sqlite3.Connection, newest: int) -> list[str]:
     """Let go of the checkpoints up to a version, but for version 0; return the files that no stored version names."""
     released = f"SELECT {', '.join(PARTS)} FROM versions WHERE stored AND version BETWEEN 1 AND ?"
     files = {sha256 for row in connection.execute(released, (newest,)) for sha256 in row}
-    connection.execute(
-        "UPDATE versions SET stored = 0, by_class = NULL WHERE stored AND version BETWEEN 1 AND ?", (newest,)
-    )
+    connection.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE stored AND version BETWEEN 1 AND ?", (newest,))
     named = "SELECT 1 FROM versions WHERE stored AND ? IN (frozen, model, learner) LIMIT 1"
     return [sha256 for sha256 in files if connection.execute(named, (sha256,)).fetchone() is None]
 

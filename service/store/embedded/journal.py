@@ -41,7 +41,7 @@ class EmbeddedPredictionJournal:
         *,
         max_age: float,
         max_bytes: int,
-        on_dropped: Callable[[int], object] = lambda count: None,
+        on_dropped: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._on_dropped = on_dropped
         self._max_age = max_age
@@ -77,9 +77,10 @@ class EmbeddedPredictionJournal:
         known: dict[str, Prediction] = {}
         with self._database.read() as connection:
             for id, prediction in found.items():
-                row = None if prediction else connection.execute(query, (_key(id), oldest)).fetchone()
-                if prediction or row:
-                    known[id] = prediction or Prediction(id, *row)
+                if prediction:
+                    known[id] = prediction
+                elif row := connection.execute(query, (_key(id), oldest)).fetchone():
+                    known[id] = Prediction(id, *row)
         return known
 
     def close(self) -> None:
