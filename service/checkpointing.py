@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.errors import SpecificationError
 from models.inputs import InputKind
 from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
@@ -54,6 +55,14 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
     return {key: leaf for part, child in value.items() for key, leaf in _flat(child, f"{name}.{part}".strip(".")).items()}
+
+
+def available(field: str, device: str) -> str:
+    """Return the device. Raises SpecificationError where this machine does not have it."""
+    count = torch.cuda.device_count()
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise SpecificationError(field, f"{device!r} is not there: torch {torch.__version__} sees {count} CUDA devices")
+    return device
 
 
 def first_state(shaping: Shaping, device: str) -> LearningState:

@@ -83,7 +83,7 @@ def init(
 @app.command()
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of serving on.")] = False,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; without it 8000, or a free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data directory; without it a temporary one.")] = None,
     report: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = Path("demo-report.json"),
     plot: Annotated[Path, typer.Option(help="Where the learning curve goes.")] = Path("learning-curve.png"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,14 @@ from typing import Any
 import httpx
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 from service.templates import render
 from service.verify import consumed, verify_versions
 
 SEED = 0
+PORT = 8000
 LAST = 500  # items in `accuracy_last_500`
 START_SECONDS = 120.0
 LAG_EVERY = 50  # items between two looks at /model
@@ -51,15 +53,18 @@ class Stream:
     seconds: float = 0.0
 
 
-def run(*, once: bool, port: int, data: Path | None, report: Path, plot: Path) -> None:
+def run(*, once: bool, port: int | None, data: Path | None, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture. Raises DemoFailed."""
     console = Console(highlight=False, soft_wrap=True)
+    for path in (report, plot):
+        if not path.parent.is_dir():
+            raise DemoFailed(f"{path} can't be written: there is no folder {path.parent}")
     digits = _digits()
     signal.signal(signal.SIGTERM, _exit)  # so that the service is stopped too
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everlearn-demo-")))
         data = data or scratch / "data"
-        service, url = stack.enter_context(_service(scratch, data, port, console))
+        service, url = stack.enter_context(_service(scratch, data, _usual_port() if port is None else port, console))
         stream = _send(url, digits, console)
         figures = _figures(stream, data)
         report.write_text(json.dumps(figures, indent=2) + "\n")
@@ -78,6 +83,17 @@ def _digits() -> list[Digit]:
     pictures, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(labels))
     return [(pictures[index].tolist(), int(labels[index])) for index in order]
+
+
+def _usual_port() -> int:
+    """Return the usual port, or 0 for a free one where it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return 0
+    return PORT
 
 
 @contextmanager
@@ -160,12 +176,10 @@ def _send_one(client: httpx.Client, stream: Stream, instance: list[float], label
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TextColumn("accuracy {task.fields[accuracy]:.3f}  version {task.fields[version]}  lag {task.fields[lag]}"),
         TextColumn("{task.fields[rate]:.0f} requests/s"),
-        TimeElapsedColumn(),
         console=console,
     )
 

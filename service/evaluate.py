@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from models.base import OnlineModel
 from models.errors import InstanceError, LabelError
 from models.inputs import Record, Vector
-from service.checkpointing import first_state, shaping_of
+from service.checkpointing import available, first_state, shaping_of
 from service.learner import use_deterministic_torch
 from service.learning.update import Item, LearningState
 from service.settings import Settings, load_settings
@@ -58,7 +58,7 @@ class _Evaluation:
     def __init__(self, settings: Settings) -> None:
         shaping = shaping_of(settings.model_copy(update={"learning": settings.learning.model_copy(update={"window": WINDOW})}))
         use_deterministic_torch(settings.learner.threads)
-        self._state: LearningState = first_state(shaping, settings.learner.device)
+        self._state: LearningState = first_state(shaping, available("learner.device", settings.learner.device))
         self._reader = _Reader(self._state.model)
         self._items: dict[int, Item] = {}
         self._seq = 0
@@ -115,9 +115,22 @@ class _Reader:
 
     def _instance(self, values: Mapping[str, str]) -> Any:
         if isinstance(self._input, Vector):
-            return [float(value) for value in values.values()]
-        types = self._input.fields
-        return {name: _typed(value, types.get(name, "string")) for name, value in values.items()}
+            return [_number(value) for value in values.values()]
+        return {name: self._cell(name, value) for name, value in values.items()}
+
+    def _cell(self, name: str, value: str) -> float | bool | str | None:
+        assert isinstance(self._input, Record)
+        try:
+            return _typed(value, self._input.fields.get(name, "string"))
+        except ValueError as exc:
+            raise ValueError(f"column {name!r}: {exc}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
 
 
 def _explain(error: ValidationError, columns: Sequence[str]) -> str:
@@ -134,7 +147,7 @@ def _typed(value: str, kind: str) -> float | bool | str | None:
     if not value:
         return None
     if kind == "number":
-        return float(value)
+        return _number(value)
     if kind == "boolean":
         if value.lower() not in TRUTH:
             raise ValueError(f"{value!r} is neither true nor false")

@@ -15,7 +15,7 @@ import torch
 from models.errors import ModelError
 from service import metrics
 from service.attempts import Attempt, AttemptFile
-from service.checkpointing import Shaping, check_shaping, environment, fingerprint, first_state, item, load_state
+from service.checkpointing import Shaping, available, check_shaping, environment, fingerprint, first_state, item, load_state
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearnerSettings
@@ -42,6 +42,7 @@ class Learner:
         self._checkpoints = checkpoints
         self._attempts = AttemptFile(attempts)
         self._suspicion, self._interrupted = self._attempts.read()
+        available("learner.device", settings.device)
         self._environment = environment(settings.device, settings.threads)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._committing: Future[None] | None = None

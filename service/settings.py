@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,17 +48,20 @@ class LearningSettings(Section):
     }
 
 
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", description='"cpu", "cuda" or "cuda:1".')]
+
+
 class LearnerSettings(Section):
     """Where the learner computes. Replay is bit-identical for the same device and number of threads."""
 
-    device: Annotated[str, Field(description='"cpu", "cuda", "cuda:1" or "mps".')] = "cpu"
+    device: Device = "cpu"
     threads: Annotated[PositiveInt, Field(description="CPU threads of one update.")] = 1
 
 
 class ServingSettings(Section):
     """How predictions are made."""
 
-    device: Annotated[str, Field(description='"cpu", "cuda", "cuda:1" or "mps".')] = "cpu"
+    device: Device = "cpu"
     threads: Annotated[PositiveInt, Field(description="CPU threads of one forward pass.")] = 1
     batch: Annotated[PositiveInt, Field(description="Instances in one batch at most.")] = 64
     queue: Annotated[PositiveInt, Field(description="Instances that may wait; more is answered 503.")] = 1024
@@ -148,7 +152,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, A
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"{path} is not valid TOML: {exc}") from exc
     except SettingsSourceError as exc:
-        raise SettingsError(str(exc)) from exc
+        raise SettingsError(_unreadable_variable(exc)) from exc
     except ValidationError as exc:
         raise SettingsError(_first_line(exc)) from exc
     return Settings.model_validate(gathered.model_dump())
@@ -162,6 +166,12 @@ def _check_variables(environment: Mapping[str, str]) -> None:
             section = name.removeprefix(PREFIX).split("_")[0].lower()
             if section not in sections:
                 raise SettingsError(f"{name}: no such section; allowed: {', '.join(sections)}")
+
+
+def _unreadable_variable(exc: SettingsSourceError) -> str:
+    """Name the variable that pydantic-settings could not read as JSON: it says the field only."""
+    named = re.search(r'field "(\w+)"', str(exc))
+    return f"{PREFIX}{named[1].upper()}: not valid JSON" if named else str(exc)
 
 
 def _first_line(exc: ValidationError) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.running import DIGITS, RunningService
+from tests.running import DIGITS, ROOT, RunningService, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +38,27 @@ def client(service: RunningService) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder for a service of the test's own."""
-    return tmp_path
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the demo writes."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="session")
+def demo(demo_folder: Path) -> Iterator[tuple[str, str]]:
+    """Run `everlearn demo` to its end and let it serve on; give its URL and what it printed."""
+    printed = demo_folder / "out"
+    flags = ["--data", str(demo_folder / "data"), "--port", "0"]
+    files = ["--report", str(demo_folder / "report.json"), "--plot", str(demo_folder / "curve.png")]
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "demo", *flags, *files], stdout=out, stderr=out, cwd=ROOT
+        )
+    try:
+        wait_for(lambda: "/model\n" in printed.read_text() or process.poll() is not None, "the demo to serve on", 300)
+        text = printed.read_text()
+        assert process.poll() is None, text
+        yield text.split("serving on ")[1].split(",")[0], text
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)

@@ -18,7 +18,7 @@ from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
 from service.api.problems import at
-from service.checkpointing import Shaping
+from service.checkpointing import Shaping, available
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
 from service.serving.follower import Follower
@@ -44,8 +44,9 @@ class Service:
     ) -> None:
         serving = settings.serving
         torch.set_num_threads(serving.threads)
+        device = available("serving.device", serving.device)
         self.settings = settings
-        self.model: OnlineModel = build_model(without_weights(shaping["model"])).to(serving.device)
+        self.model: OnlineModel = build_model(without_weights(shaping["model"])).to(device)
         self.feedback = feedback
         self.journal = journal
         self.checkpoints = checkpoints

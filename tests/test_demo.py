@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.running import ROOT, wait_for
+
+
+def test_the_demo_learns_and_loses_nothing(demo: tuple[str, str], demo_folder: Path) -> None:
+    figures = json.loads((demo_folder / "report.json").read_text())
+    assert figures["items"] == figures["versions"] == 1797
+    assert figures["accuracy"] >= 0.92
+    assert figures["accuracy_last_500"] >= 0.97
+    assert (figures["lost"], figures["duplicated"], figures["replay_identical"]) == (0, 0, True)
+    for name in ("feedback_to_served_ms", "predict_ms"):
+        assert 0 < figures[name]["p50"] <= figures[name]["p99"]
+
+
+def test_the_demo_draws_its_learning_curve(demo: tuple[str, str], demo_folder: Path) -> None:
+    with Image.open(demo_folder / "curve.png") as image:
+        assert min(image.size) > 400
+        assert len(image.convert("RGB").getcolors(maxcolors=10**6) or []) > 20
+
+
+def test_the_demos_curl_lines_work_while_it_serves_on(demo: tuple[str, str]) -> None:
+    _, printed = demo
+    lines = [line for line in printed.splitlines() if line.startswith("curl ")]
+    assert len(lines) == 3
+    for line in lines:
+        answer = subprocess.run([*shlex.split(line), "-w", "\n%{http_code}"], capture_output=True, text=True, check=True)
+        assert re.search(r"\n20[02]$", answer.stdout), answer.stdout
+
+
+def test_the_demo_ends_by_itself_and_takes_its_service_along(tmp_path: Path) -> None:
+    flags = [
+        "--once",
+        "--data",
+        str(tmp_path / "data"),
+        "--report",
+        str(tmp_path / "r.json"),
+        "--plot",
+        str(tmp_path / "c.png"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "demo", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+        text=True,
+    )
+    wait_for(lambda: _serving(tmp_path), "the service to start")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "Traceback" not in output
+    assert process.returncode != 0
+    wait_for(lambda: not _serving(tmp_path), "the service to end")
+
+
+def _serving(folder: Path) -> bool:
+    return any(_serves(pid, folder) for pid in os.listdir("/proc") if pid.isdecimal())
+
+
+def _serves(pid: str, folder: Path) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text()
+        return "\0serve\0" in command and str(folder) in command
+    except OSError:
+        return False
+
+
+def test_a_demo_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "service.cli", "demo", "--once", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 78
+    assert f"can't listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--report", "--plot"])
+def test_a_demo_that_could_not_write_its_results_says_so_before_it_runs(tmp_path: Path, flag: str) -> None:
+    command = [sys.executable, "-m", "service.cli", "demo", "--once", flag, str(tmp_path / "nowhere" / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
+    assert done.returncode == 78
+    assert "nowhere" in done.stderr

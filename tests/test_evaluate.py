@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.running import DIGITS, everlearn
+
+Rows = list[list[Any]]
+
+
+def write(path: Path, header: list[str], rows: Rows) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def evaluated(path: Path, label: str, *flags: str) -> dict[str, Any]:
+    report = path.with_suffix(".json")
+    done = everlearn("evaluate", str(path), "--label", label, "--report", str(report), *flags)
+    assert done.returncode == 0, done.stderr
+    figures: dict[str, Any] = json.loads(report.read_text())
+    assert json.loads(done.stdout) == figures
+    return figures
+
+
+def test_a_stream_of_digits_is_learned_without_a_configuration(tmp_path: Path, digits: list[tuple[list[float], str]]) -> None:
+    rows = [[*map(int, pixels), label] for pixels, label in digits[:600]]
+    figures = evaluated(write(tmp_path / "digits.csv", [*(f"p{n}" for n in range(64)), "digit"], rows), "digit")
+    assert figures.keys() == {"items", "metric", "value", "value_last_1000", "seconds"}
+    assert (figures["items"], figures["metric"]) == (600, "accuracy")
+    assert figures["value"] > 0.8
+    assert figures["value_last_1000"] == figures["value"]  # fewer than 1000
+
+
+def test_a_configuration_is_used_as_it_stands(tmp_path: Path, digits: list[tuple[list[float], str]]) -> None:
+    config = tmp_path / "everlearn.toml"
+    config.write_text(DIGITS)
+    rows = [[label, *pixels] for pixels, label in digits[:200]]
+    path = write(tmp_path / "digits.csv", ["digit", *(f"p{n}" for n in range(64))], rows)
+    assert evaluated(path, "digit", "--config", str(config))["value"] > 0.5
+
+
+def test_numbers_are_regressed_from_numbers_strings_booleans_and_missing_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: Rows = []
+    for _ in range(800):
+        size, color, big = rng.normal(), rng.choice(["red", "blue"]), rng.random() < 0.5
+        price = 100 + 20 * size + (30 if color == "red" else 0) + (10 if big else 0)
+        rows.append(["" if rng.random() < 0.05 else size, color, str(big).lower(), round(price, 2)])
+    figures = evaluated(write(tmp_path / "prices.csv", ["size", "color", "big", "price"], rows), "price")
+    assert figures["metric"] == "mae"
+    assert figures["value"] < 8  # the labels' own mean absolute deviation is about 20
+
+
+def test_each_row_is_predicted_before_it_is_learned_from(tmp_path: Path) -> None:
+    rows = [[n % 2, f"class {n}"] for n in range(30)]  # every label is new: whoever peeks gets some right
+    assert evaluated(write(tmp_path / "new.csv", ["x", "label"], rows), "label")["value"] == 0
+
+
+def test_the_same_stream_gives_the_same_figures(tmp_path: Path, digits: list[tuple[list[float], str]]) -> None:
+    path = write(tmp_path / "d.csv", [*(f"p{n}" for n in range(64)), "y"], [[*p, y] for p, y in digits[:100]])
+    first, second = evaluated(path, "y"), evaluated(path, "y")
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "the first line must name every column"),
+        ("a,a,y\n1,2,3\n", "the first line must name every column, each once"),
+        ("a,y\n", "has no rows"),
+        ("a,b\n1,2\n", "has no column 'y'; it has a, b"),
+        ("a,y\n1,x\n2\n", "line 3: 1 cells, and the header names 2"),
+        ("a,y\n1,x\n2,\n", "line 3: column 'y' is empty"),
+        ("y\n1\n", "nothing to predict from"),
+    ],
+)
+def test_a_file_with_something_wrong_is_told_by_line_or_column(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    done = everlearn("evaluate", str(path), "--label", "y")
+    assert done.returncode == 78
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cell_that_does_not_fit_the_configuration_is_told_by_line_and_column(tmp_path: Path) -> None:
+    config = tmp_path / "everlearn.toml"
+    config.write_text(
+        '[model.input]\nkind = "record"\nfields = { a = "number", b = "boolean" }\n'
+        '[model.encoder]\nname = "mlp"\n[model.head]\nname = "classification"\n'
+    )
+    for content, says in [
+        ("a,b,y\n1,true,x\nblue,true,x\n", "line 3: column 'a': 'blue' is not a number"),
+        ("a,b,y\n1,maybe,x\n", "line 2: column 'b': 'maybe' is neither true nor false"),
+        ("a,c,y\n1,true,x\n", "line 2: column 'c': "),
+    ]:
+        path = tmp_path / "bad.csv"
+        path.write_text(content)
+        done = everlearn("evaluate", str(path), "--label", "y", "--config", str(config))
+        assert done.returncode == 78
+        assert says in done.stderr
