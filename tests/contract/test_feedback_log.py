@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from service.store import FeedbackLog, KeyReused, MissingInstance, NewEntry, StoreUnavailable
+from service.store.embedded import DataDirectory, EmbeddedFeedbackLog
+
+Opener = Callable[[], FeedbackLog]
+
+
+def entry(instance: bytes | None = b"x", label: str = '"a"', key: str | None = None, digest: bytes = b"d") -> NewEntry:
+    return NewEntry(instance=instance, label=label, digest=digest, key=key)
+
+
+def append(log: FeedbackLog, *entries: NewEntry) -> list[int]:
+    return log.append(entries).result(10)
+
+
+def test_what_is_appended_is_read_back_as_it_was(log: FeedbackLog) -> None:
+    new = NewEntry(instance=b"\x00\xff", label='"ä"', digest=b"d", weight=0.5, key="k", prediction_id="p", predicted_by=7)
+    (seq,) = append(log, new)
+    (found,) = log.read(0, 10)
+    assert (found.seq, found.instance, found.label, found.weight) == (seq, b"\x00\xff", '"ä"', 0.5)
+    assert (found.key, found.prediction_id, found.predicted_by) == ("k", "p", 7)
+    assert abs(found.received_at - time.time()) < 60
+    assert log.fetch([seq, seq + 1]) == {seq: found}
+
+
+def test_sequence_numbers_only_grow_also_when_the_log_is_opened_again(open_log: Opener) -> None:
+    first = open_log()
+    seqs = append(first, entry(), entry())
+    first.close()
+    second = open_log()
+    assert second.end() == seqs[-1]
+    assert append(second, entry())[0] > seqs[-1] > seqs[0] > 0
+
+
+def test_an_empty_log_ends_at_zero(log: FeedbackLog) -> None:
+    assert (log.end(), log.read(0, 10), log.fetch([1])) == (0, [], {})
+
+
+def test_pages_of_any_size_are_a_partition_of_the_log(log: FeedbackLog) -> None:
+    append(log, *(entry(label=str(number)) for number in range(20)))
+    for size in (1, 3, 7, 50):
+        after, labels = 0, []
+        while page := log.read(after, size):
+            assert len(page) <= size
+            labels += [int(found.label) for found in page]
+            after = page[-1].seq
+        assert labels == list(range(20))
+
+
+def test_a_known_key_gets_its_first_place_in_any_process(open_log: Opener) -> None:
+    first, second = open_log(), open_log()
+    seqs = append(first, entry(key="k"))
+    assert append(second, entry(key="k")) == append(first, entry(key="k")) == seqs
+    assert first.end() == seqs[0]
+
+
+def test_a_key_twice_in_one_append_is_one_entry(log: FeedbackLog) -> None:
+    first, second = append(log, entry(key="k"), entry(key="k"))
+    assert first == second
+
+
+def test_a_key_with_other_content_is_refused_with_the_whole_append(log: FeedbackLog) -> None:
+    append(log, entry(key="k"))
+    with pytest.raises(KeyReused) as refused:
+        append(log, entry(), entry(key="k", digest=b"other"))
+    assert refused.value.index == 1
+    assert log.end() == 1
+
+
+def test_a_missing_instance_is_refused_unless_the_key_is_known(log: FeedbackLog) -> None:
+    (seq,) = append(log, entry(key="k"))
+    assert append(log, entry(instance=None, key="k")) == [seq]
+    with pytest.raises(MissingInstance) as refused:
+        append(log, entry(), entry(instance=None, key="new"))
+    assert refused.value.index == 1
+    assert log.end() == seq
+
+
+def test_a_refused_append_harms_none_that_is_committed_with_it(log: FeedbackLog) -> None:
+    append(log, entry(key="k"))
+    futures = [log.append([entry(label=str(n)), entry(key="k", digest=bytes([n % 2]))]) for n in range(40)]
+    assert all(isinstance(future.exception(10), StoreUnavailable | KeyReused) or future.exception() for future in futures)
+    assert log.end() == 1
+
+
+def test_a_reader_that_waits_is_woken_by_another_process(open_log: Opener) -> None:
+    reader, writer = open_log(), open_log()
+    reader.wait(0)  # from here on it listens
+    woken: list[float] = []
+
+    def wait() -> None:
+        reader.wait(20)
+        woken.append(time.monotonic())
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    append(writer, entry())
+    thread.join(5)
+    assert woken
+
+
+def test_a_ring_before_the_wait_is_not_lost(open_log: Opener) -> None:
+    reader, writer = open_log(), open_log()
+    reader.wait(0)
+    append(writer, entry())
+    began = time.monotonic()
+    reader.wait(20)
+    assert time.monotonic() - began < 5
+
+
+def test_writers_in_many_threads_and_views_get_one_total_order(open_log: Opener) -> None:
+    logs = [open_log() for _ in range(3)]
+
+    def write(number: int) -> list[int]:
+        return append(logs[number % 3], entry(label=f'"{number}"'), entry(label=f'"{number}"'))
+
+    with ThreadPoolExecutor(12) as pool:
+        places = list(pool.map(write, range(60)))
+    seqs = [seq for pair in places for seq in pair]
+    assert sorted(seqs) == [found.seq for found in logs[0].read(0, 1000)]
+    assert len(set(seqs)) == 120
+    for number, pair in enumerate(places):
+        assert pair[1] == pair[0] + 1  # one append stays together
+        assert logs[1].fetch(pair)[pair[0]].label == f'"{number}"'
+
+
+def test_a_closed_log_takes_nothing_more(log: FeedbackLog) -> None:
+    future = log.append([entry()])
+    log.close()
+    assert future.result(0) == [1]
+    with pytest.raises(StoreUnavailable):
+        log.append([entry()])
+
+
+keyed = st.tuples(st.sampled_from(["k1", "k2", "k3", None]), st.sampled_from([b"d1", b"d2"]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(keyed, min_size=1, max_size=4), max_size=12))
+def test_any_sequence_of_appends_is_all_or_nothing_with_one_entry_per_key(
+    appends: list[list[tuple[str | None, bytes]]],
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(EmbeddedFeedbackLog(DataDirectory(Path(folder) / "data").create())) as log,
+    ):
+        known: dict[str, tuple[int, bytes]] = {}
+        last = 0
+        for items in appends:
+            try:
+                seqs = append(log, *(entry(key=key, digest=digest) for key, digest in items))
+            except KeyReused:
+                assert log.end() == last
+                continue
+            for (key, digest), seq in zip(items, seqs, strict=True):
+                assert known.setdefault(key, (seq, digest)) == (seq, digest) if key else seq > last
+                last = max(last, seq)
+            assert log.end() == last
