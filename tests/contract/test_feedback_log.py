@@ -89,10 +89,14 @@ def test_a_missing_instance_is_refused_unless_the_key_is_known(log: FeedbackLog)
 
 
 def test_a_refused_append_harms_none_that_is_committed_with_it(log: FeedbackLog) -> None:
-    append(log, entry(key="k"))
-    futures = [log.append([entry(label=str(n)), entry(key="k", digest=bytes([n % 2]))]) for n in range(40)]
-    assert all(isinstance(future.exception(10), StoreUnavailable | KeyReused) or future.exception() for future in futures)
-    assert log.end() == 1
+    append(log, *(entry(key=f"k{number}") for number in range(20)))
+    good = [log.append([entry(label='"good"')] * 2) for _ in range(20)]
+    bad = [log.append([entry(label='"bad"'), entry(key=f"k{number}", digest=b"other")]) for number in range(20)]
+    more = [log.append([entry(label='"good"')] * 2) for _ in range(20)]
+    assert all(isinstance(future.exception(10), KeyReused) for future in bad)
+    seqs = [seq for future in good + more for seq in future.result(10)]
+    assert [found.seq for found in log.read(20, 1000)] == sorted(seqs)
+    assert {log.fetch([seq])[seq].label for seq in seqs} == {'"good"'}
 
 
 def test_a_reader_that_waits_is_woken_by_another_process(open_log: Opener) -> None:

@@ -77,7 +77,7 @@ class EmbeddedFeedbackLog:
             self._waiting.append(append)
             self._waiting_bytes += append.size
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write_loop, name="feedback-log")
+                self._writer = threading.Thread(target=self._write_loop, name="feedback-log", daemon=True)
                 self._writer.start()
             self._changed.notify()
         return append.future
