@@ -88,19 +88,18 @@ def _build_part(known: Mapping[str, Any], key: str, spec: Specification, *given:
     return known[spec[key]](*given, **{option: value for option, value in spec.items() if option != key})
 
 
-def _custom(specification: Specification) -> Callable[..., Any]:
+def _custom(specification: Specification) -> type[OnlineModel]:
     path = specification["class"]
     module_name, _, name = str(path).partition(":")
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+        factory: object = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as exc:
         raise SpecificationError("model.class", f"can't import {path!r} ({exc}); expected package.module:Class") from exc
+    if not (isinstance(factory, type) and issubclass(factory, OnlineModel)):
+        raise SpecificationError("model.class", f"{path} is not a subclass of models.OnlineModel")
     return factory
 
 
 def _build_custom(specification: Specification) -> OnlineModel:
     options = {name: value for name, value in specification.items() if name != "class"}
-    model = _custom(specification)(**options)
-    if not isinstance(model, OnlineModel):
-        raise SpecificationError("model.class", f"{specification['class']} makes a {type(model).__name__}, not an OnlineModel")
-    return model
+    return _custom(specification)(**options)

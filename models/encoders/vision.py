@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
 import torch
 import torchvision
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -90,8 +92,7 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
     """Load a local file. Its classifier may be of another shape: that layer is taken off anyway."""
     if not path.is_file():
         raise SpecificationError("model.encoder.weights", f"there is no file {path}")
-    is_safe = path.suffix == ".safetensors"
-    state: dict[str, Tensor] = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+    state = _read(path)
     last, _ = _last_layer(model)
     own = model.state_dict()
     kept = {name: tensor for name, tensor in state.items() if name in own and not name.startswith(f"{last}.")}
@@ -104,6 +105,19 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
         raise SpecificationError("model.encoder.weights", f"{wrong[0]} is {got} in {path.name}, expected {expected}")
     model.load_state_dict(kept, strict=False)
     return model
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read tensors, and nothing that could run: `weights_only` unpickles no code."""
+    try:
+        state: Any = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (OSError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as exc:
+        raise SpecificationError("model.encoder.weights", f"{path.name} can't be read as tensors") from exc
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise SpecificationError("model.encoder.weights", f"{path.name} is not a state dict: names -> tensors")
+    return state
 
 
 def _without_auxiliaries(model: nn.Module) -> nn.Module:

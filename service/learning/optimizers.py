@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from models.errors import SpecificationError
 from models.registry import part
 
 Parameters = Iterable[nn.Parameter]
@@ -60,7 +61,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "ad
 
 def resolve_optimizer(specification: Mapping[str, Any]) -> dict[str, Any]:
     """Return the specification with defaults filled in. Raises SpecificationError."""
-    _, options = part("learning.optimizer", "name", OPTIMIZERS, specification)
+    factory, options = part("learning.optimizer", "name", OPTIMIZERS, specification)
+    try:
+        factory([nn.Parameter(torch.zeros(1))], **options)  # what only torch knows: options that exclude each other
+    except ValueError as exc:
+        raise SpecificationError("learning.optimizer", str(exc)) from exc
     return {"name": specification["name"], **options}
 
 

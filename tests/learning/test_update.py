@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import Tensor, nn
+
+from models.base import Batch, Encoder, OnlineModel
+from models.heads.linear import LinearClassifier
+from models.inputs import Vector
+from models.registry import build_model
+from service.learning.gate import UpdateRefused
+from service.learning.update import Item, LearningState, Step
+from service.settings import LearningSettings
+
+SPEC = {"input": {"kind": "vector", "length": 4}, "encoder": {"name": "mlp", "hidden": [8]}, "head": {"name": "classification"}}
+
+
+class Noisy(Encoder):
+    """Everything that makes resuming hard: batch statistics, dropout, running moments in a buffer."""
+
+    width = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+
+    def forward(self, batch: Batch) -> Tensor:
+        features: Tensor = self.layers(batch["numbers"].float())
+        return features
+
+    def train_on(self, size: int) -> None:
+        self.train(size > 1)
+
+
+def noisy_model() -> OnlineModel:
+    torch.manual_seed(0)
+    return OnlineModel(input=Vector(length=4), encoder=Noisy(), head=LinearClassifier(6))
+
+
+def plain_model() -> OnlineModel:
+    return build_model(SPEC, seed=0)
+
+
+def items(count: int, classes: int = 3) -> dict[int, Item]:
+    generator = torch.Generator().manual_seed(1)
+    numbers = torch.randn(count, 4, generator=generator).tolist()
+    return {seq: Item(numbers[seq - 1], f"class {seq % min(classes, 1 + seq // 5)}") for seq in range(1, count + 1)}
+
+
+def learn(state: LearningState, known: dict[int, Item], first: int, last: int, size: int = 5) -> None:
+    for start in range(first, last + 1, size):
+        state.update(state.plan(range(start, min(start + size, last + 1))), known)
+
+
+def content(state: LearningState) -> tuple[bytes, bytes, bytes]:
+    return state.frozen_bytes(), state.model_bytes(), state.learner_bytes()
+
+
+SETTINGS = LearningSettings(step_items=3, rehearse=4, memory=10)
+
+
+@pytest.mark.parametrize("make", [plain_model, noisy_model])
+@pytest.mark.parametrize("optimizer", [{"name": "sgd", "lr": 0.1, "momentum": 0.9}, {"name": "adam", "lr": 0.01}])
+def test_the_same_updates_give_the_same_bits(make: Any, optimizer: dict[str, Any]) -> None:
+    settings_ = SETTINGS.model_copy(update={"optimizer": optimizer})
+    known, states = items(40), [LearningState(make(), settings_) for _ in range(2)]
+    for number, state in enumerate(states):
+        torch.manual_seed(number)  # global randomness must not matter
+        learn(state, known, 1, 40)
+    assert content(states[0]) == content(states[1])
+
+
+@pytest.mark.parametrize("make", [plain_model, noisy_model])
+@pytest.mark.parametrize("stop", [5, 15, 30])
+def test_a_resumed_state_goes_on_as_if_never_interrupted(make: Any, stop: int) -> None:
+    known, whole = items(40), LearningState(make(), SETTINGS)
+    learn(whole, known, 1, stop)
+    from safetensors.torch import load
+
+    frozen, model, learner = content(whole)
+    resumed = LearningState(make(), SETTINGS)
+    resumed.load(whole.version, {**load(frozen), **load(model)}, load(learner))
+    assert content(resumed) == content(whole)
+    for state in (whole, resumed):
+        learn(state, known, stop + 1, 40)
+    assert content(resumed) == content(whole)
+    assert resumed.metrics() == whole.metrics()
+    assert resumed.by_class() == whole.by_class()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_a_plan_takes_each_new_item_once_in_order(count: int, size: int) -> None:
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"step_items": size}))
+    steps = state.plan(range(10, 10 + count))
+    assert [seq for step in steps for seq in step.new] == list(range(10, 10 + count))
+    assert all(0 < len(step.new) <= size for step in steps)
+
+
+def test_rehearsal_takes_what_was_learned_before() -> None:
+    known, state = items(30), LearningState(plain_model(), SETTINGS)
+    learn(state, known, 1, 20)
+    (step,) = state.plan([21])
+    assert len(step.rehearsed) == 4
+    assert set(step.rehearsed) <= set(range(1, 21))
+
+
+def test_items_are_judged_before_they_are_learned_from() -> None:
+    state = LearningState(plain_model(), SETTINGS)
+    known = {seq: Item([1.0, 2.0, 3.0, 4.0], f"new {seq}") for seq in range(1, 11)}
+    learn(state, known, 1, 10)
+    assert state.metrics()["accuracy"] == 0
+
+
+def test_a_weight_scales_an_items_pull() -> None:
+    moved = []
+    for weight in (0.1, 1.0):
+        state = LearningState(plain_model(), SETTINGS.model_copy(update={"optimizer": {"name": "sgd", "lr": 0.1}}))
+        learn(state, {1: Item([0.0] * 4, "a"), 2: Item([0.0] * 4, "b")}, 1, 2)
+        before = state.model.head.state_dict()["bias"].clone()
+        state.update([Step((3,), ())], {3: Item([0.0] * 4, "a", weight)})
+        moved.append((state.model.head.state_dict()["bias"] - before).norm().item())
+    assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
+
+
+def test_an_update_that_makes_the_model_infinite_is_refused() -> None:
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"optimizer": {"name": "sgd", "lr": 1e38}}))
+    with pytest.raises(UpdateRefused, match="infinite or not a number"):
+        learn(state, items(20), 1, 20)
+
+
+def test_an_empty_update_makes_a_version_with_the_same_weights() -> None:
+    known, state = items(10), LearningState(plain_model(), SETTINGS)
+    learn(state, known, 1, 10)
+    before = content(state)
+    state.update([], {})
+    assert content(state) == before
+    assert state.version == 3
+
+
+def test_an_update_takes_no_part_of_a_frozen_encoder_along() -> None:
+    spec = {
+        "input": {"kind": "image", "size": 32},
+        "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "train": "head"},
+        "head": {"name": "classification"},
+    }
+    state = LearningState(build_model(spec), SETTINGS)
+    frozen = state.frozen_bytes()
+    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    learn(state, {seq: Item(pixels[seq - 1], f"{seq % 2}") for seq in range(1, 7)}, 1, 6)
+    assert state.frozen_bytes() == frozen
+    assert len(state.model_bytes()) < len(frozen) / 10

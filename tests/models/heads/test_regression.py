@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.errors import LabelError
+from models.heads.regression import Regression
+
+
+def test_before_any_label_the_answer_is_zero_and_then_the_mean() -> None:
+    head = Regression(3)
+    features = torch.ones(1, 3)
+    assert head.answers(head(features), None) == [{"value": 0.0}]
+    head.admit([10.0, 20.0])
+    assert head.answers(head(features), None) == [{"value": 15.0}]
+
+
+def test_scores_are_errors_on_the_scale_of_the_label() -> None:
+    head = Regression(3)
+    head.admit([10.0, 20.0])
+    scores = head.scores(head(torch.ones(2, 3)), [14.0, 18.0])
+    assert scores["mae"].tolist() == pytest.approx([1, 3])
+    assert scores["mse"].tolist() == pytest.approx([1, 9])
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf, 1e31, -1e300])
+def test_a_label_that_can_not_be_learned_from_is_refused(label: float) -> None:
+    with pytest.raises(LabelError):
+        Regression(3).parse_label(label)
+
+
+def test_one_wild_label_gives_a_bounded_loss() -> None:
+    head = Regression(3)
+    head.admit([1.0, 2.0, 3.0])
+    losses = head.loss(head(torch.ones(2, 3)), [2.0, 1e30])
+    assert losses.isfinite().all()
+    assert losses.max() <= 10
+
+
+def test_it_learns_a_line() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Regression(2)
+    features = torch.randn(200, 2, generator=generator)
+    labels = (1000 + 50 * features[:, 0] - 20 * features[:, 1]).tolist()
+    head.admit(labels)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        head.loss(head(features), labels).mean().backward()
+        optimizer.step()
+    assert head.scores(head(features), labels)["mae"].mean() < 3

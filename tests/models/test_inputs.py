@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from models.errors import InstanceError
+from models.inputs import EncodedImage, Picture, Record, Vector
+
+FIELDS: dict[str, Any] = {"age": "number", "city": "string", "member": "boolean"}
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def test_a_vector_collates_to_float64_rows() -> None:
+    batch = Vector(length=3).collate([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert batch["numbers"].dtype == torch.float64
+    assert batch["numbers"].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], ["1", "2"], [True, False], [None, 1.0], "12", {}, [math.nan, 1.0]])
+def test_a_vector_of_another_length_or_type_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Vector(length=2).instance_type).validate_python(value)
+
+
+def test_huge_numbers_stay_finite_in_float32() -> None:
+    numbers = Vector(length=2).collate([[1e308, -1e308]])["numbers"]
+    assert numbers.float().isfinite().all()
+
+
+records = st.fixed_dictionaries(
+    {},
+    optional={
+        "age": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        "city": st.none() | st.text(max_size=50),
+        "member": st.none() | st.booleans(),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(records)
+def test_any_record_survives_the_log(record: dict[str, Any]) -> None:
+    kind = Record(fields=FIELDS)
+    parsed = TypeAdapter(kind.instance_type).validate_python(record)
+    loaded = kind.load(kind.dump(kind.parse(parsed)))
+    first, second = kind.collate([kind.prepare(record)]), kind.collate([kind.prepare(loaded)])
+    assert torch.equal(first["numbers"].nan_to_num(-1), second["numbers"].nan_to_num(-1))
+    assert torch.equal(first["strings"], second["strings"])
+
+
+def test_a_missing_name_and_null_are_the_same_missing_value() -> None:
+    kind = Record(fields=FIELDS)
+    batch = kind.collate([{}, {"age": None, "city": None, "member": None}])
+    assert batch["numbers"].isnan().all()
+    assert batch["strings"].tolist() == [[-1], [-1]]
+
+
+def test_unknown_names_are_refused_or_ignored_by_setting() -> None:
+    with pytest.raises(ValidationError, match="extra"):
+        TypeAdapter(Record(fields=FIELDS).instance_type).validate_python({"aeg": 1.0})
+    ignoring = TypeAdapter(Record(fields=FIELDS, unknown="ignore").instance_type)
+    assert ignoring.validate_python({"aeg": 1.0, "age": 2.0}) == {"age": 2.0}
+
+
+@pytest.mark.parametrize("record", [{"age": "1"}, {"age": True}, {"city": 1}, {"member": 1}, {"member": "true"}])
+def test_a_value_of_another_type_is_refused(record: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Record(fields=FIELDS).instance_type).validate_python(record)
+
+
+def test_strings_of_different_fields_have_different_codes() -> None:
+    kind = Record(fields={"a": "string", "b": "string"})
+    (codes,) = kind.collate([{"a": "x", "b": "x"}])["strings"].tolist()
+    assert codes[0] != codes[1]
+    assert min(codes) >= 0
+
+
+MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "L", "P", "RGBA", "1"], "WEBP": ["RGB", "RGBA"]}
+
+
+@pytest.mark.parametrize(("format", "mode"), [(format, mode) for format, modes in MODES.items() for mode in modes])
+def test_every_format_and_mode_decodes_to_rgb_of_the_size(format: str, mode: str) -> None:
+    picture = encoded(Image.new("RGB", (50, 30), "red").convert(mode), format)
+    pixels = Picture(size=16).prepare(picture)
+    assert pixels.shape == (3, 16, 16)
+    assert pixels.dtype == torch.uint8
+
+
+def test_a_picture_is_turned_upright_by_its_exif_orientation() -> None:
+    image = Image.new("RGB", (32, 32), "black")
+    image.paste("white", (0, 0, 32, 16))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    kind = Picture(size=32)
+    upright, turned = kind.prepare(encoded(image)), kind.prepare(encoded(image, "PNG", exif=exif))
+    assert upright[0, 4, 4] == 255
+    assert turned[0, 4, 4] == 0
+    assert turned[0, 28, 4] == 255
+
+
+def test_a_picture_over_the_pixel_limit_is_refused_before_it_is_decoded() -> None:
+    bomb = encoded(Image.new("1", (3000, 3000)))
+    with pytest.raises(InstanceError, match="pixels"):
+        Picture(size=16, max_pixels=1000).prepare(bomb)
+    with pytest.raises(InstanceError, match="pixels"):
+        Picture(size=16, max_pixels=1000).parse_body(bomb, "image/png")
+
+
+def test_a_body_that_lies_about_its_type_is_refused() -> None:
+    with pytest.raises(InstanceError, match="says image/jpeg and holds a PNG"):
+        Picture().parse_body(encoded(Image.new("RGB", (9, 9))), "image/jpeg")
+
+
+@pytest.mark.parametrize("cut", [0, 10, 60, 200])
+def test_a_truncated_picture_is_refused(cut: int) -> None:
+    noise = Image.effect_noise((64, 64), 90)
+    with pytest.raises(InstanceError):
+        Picture(size=16).prepare(encoded(noise, "JPEG")[:cut])
+
+
+def test_a_format_that_is_not_taken_is_refused() -> None:
+    with pytest.raises(InstanceError):
+        Picture(size=16).prepare(encoded(Image.new("RGB", (9, 9)), "GIF"))
+
+
+@pytest.mark.parametrize("text", ["not base64!", "abc", "ä"])
+def test_bad_base64_is_refused(text: str) -> None:
+    with pytest.raises(InstanceError, match="base64"):
+        Picture().parse(EncodedImage(b64=text))
+
+
+def test_a_picture_is_kept_as_its_bytes() -> None:
+    kind, picture = Picture(), encoded(Image.new("RGB", (9, 9)))
+    parsed = kind.parse(EncodedImage(b64=base64.b64encode(picture).decode()))
+    assert kind.load(kind.dump(parsed)) == picture
+
+
+@pytest.mark.parametrize("kind", [Vector(length=3), Vector(length=9), Record(fields=FIELDS), Picture(size=16)])
+def test_the_example_is_an_instance(kind: Any) -> None:
+    value = TypeAdapter(kind.instance_type).validate_python(dict(kind.example) if isinstance(kind, Picture) else kind.example)
+    assert kind.collate([kind.prepare(kind.parse(value))])

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import gc
+import weakref
+
+from models.registry import build_model
+from service.serving.engine import Answers, Engine, Question
+from tests.contract.test_checkpoint_store import version
+from tests.serving.blocking import SPEC
+
+
+def tensors(seed: int) -> dict[str, object]:
+    return {name: tensor.clone() for name, tensor in build_model(SPEC, seed=seed).state_dict().items()}
+
+
+def answered(engine: Engine, *numbers: float) -> Answers:
+    (answers,) = engine.predict([Question([[number, 1.0] for number in numbers])]).result(10)
+    assert isinstance(answers, Answers)
+    return answers
+
+
+def test_answers_name_the_version_that_gave_them() -> None:
+    engine = Engine(build_model(SPEC))
+    for number in (1, 2, 5):
+        engine.swap(version(number, {"frozen": "", "model": "", "learner": ""}), tensors(number)).result(10)
+        assert answered(engine, 1.0).version == number
+    engine.close()
+
+
+def test_a_swap_waits_for_the_batch_before_it_and_holds_for_the_one_after() -> None:
+    engine = Engine(build_model(SPEC))
+    row = version(1, {"frozen": "", "model": "", "learner": ""})
+    futures = []
+    for number in range(1, 40):
+        futures.append(engine.predict([Question([[1.0, 1.0]])]))
+        engine.swap(row.__class__(**{**_fields(row), "version": number}), tensors(number % 3))
+    versions = [future.result(10)[0].version for future in futures]  # type: ignore[union-attr]
+    assert versions == [-1, *range(1, 39)]
+    engine.close()
+
+
+def test_a_retired_snapshot_is_freed() -> None:
+    engine = Engine(build_model(SPEC))
+    first = tensors(1)
+    references = [weakref.ref(tensor) for tensor in first.values()]
+    row = version(1, {"frozen": "", "model": "", "learner": ""})
+    engine.swap(row, first).result(10)
+    del first
+    engine.swap(row, tensors(2)).result(10)
+    answered(engine, 1.0)
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+    engine.close()
+
+
+def _fields(row: object) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__slots__}  # type: ignore[attr-defined]

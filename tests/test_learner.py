@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.checkpointing import Shaping, ShapingDiffers, shaping_of
+from service.learner import Learner
+from service.replay import ReplayImpossible, replay
+from service.settings import LearnerSettings, Settings
+from service.store import NewEntry
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
+
+MODEL = {
+    "input": {"kind": "vector", "length": 2},
+    "encoder": {"name": "mlp", "hidden": [4]},
+    "head": {"name": "classification"},
+}
+
+
+class Workshop:
+    """A data directory with a learner that is stepped by hand."""
+
+    def __init__(self, folder: Path, update_items: int = 4, keep: int = 100) -> None:
+        self.directory = DataDirectory(folder / "data").create()
+        self.log = EmbeddedFeedbackLog(self.directory)
+        self.checkpoints = EmbeddedCheckpointStore(self.directory, keep=keep)
+        self.shaping: Shaping = shaping_of(
+            Settings.model_validate({"model": MODEL, "learning": {"update_items": update_items}})
+        )
+
+    def send(self, count: int, label: str | None = None) -> None:
+        entries = [
+            NewEntry(instance=f"[{number}.0, 1.0]".encode(), label=f'"{label or "ab"[number % 2]}"', digest=b"")
+            for number in range(count)
+        ]
+        self.log.append(entries).result(10)
+
+    def learner(self) -> Learner:
+        return Learner(self.shaping, LearnerSettings(), self.log, self.checkpoints, self.directory.suspicion)
+
+    def learn(self) -> None:
+        learner = self.learner()
+        while learner.step():
+            pass
+
+    def close(self) -> None:
+        self.log.close()
+        self.checkpoints.close()
+
+
+def spans(workshop: Workshop) -> list[tuple[int, int]]:
+    return [(row.first_seq, row.last_seq) for row in workshop.checkpoints.following(0, 1000)]
+
+
+def test_a_learner_begins_with_version_0_of_the_initial_weights(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path)) as workshop:
+        workshop.learner()
+        latest = workshop.checkpoints.latest()
+        assert latest
+        assert (latest.version, latest.parent, latest.last_seq, latest.reason) == (0, None, 0, "initial")
+
+
+def test_one_update_takes_everything_that_waits_up_to_its_limit(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path, update_items=4)) as workshop:
+        workshop.send(10)
+        workshop.learn()
+        assert spans(workshop) == [(1, 4), (5, 8), (9, 10)]
+
+
+def test_a_new_learner_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path)) as workshop:
+        workshop.send(6)
+        workshop.learn()
+        workshop.send(3)
+        workshop.learn()
+        assert spans(workshop) == [(1, 4), (5, 6), (7, 9)]
+
+
+def test_restarts_between_updates_do_not_change_a_bit(tmp_path: Path) -> None:
+    hashes = []
+    for name, restarts in (("whole", False), ("restarted", True)):
+        with closing(Workshop(tmp_path / name)) as workshop:
+            workshop.send(20)
+            learner = workshop.learner()
+            while learner.step():
+                if restarts:
+                    learner._finish_commit()
+                    learner = workshop.learner()
+            hashes.append([row.sha256 for row in workshop.checkpoints.following(-1, 100)])
+    assert hashes[0] == hashes[1]
+
+
+def test_a_label_that_can_not_be_admitted_is_quarantined_at_once_and_the_rest_is_learned(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path, update_items=8)) as workshop:
+        workshop.shaping["model"]["head"]["max_classes"] = 2
+        workshop.send(5)
+        workshop.send(1, label="one too many")
+        workshop.send(5)
+        workshop.learn()
+        quarantined = {}
+        for row in workshop.checkpoints.following(0, 100):
+            quarantined |= row.quarantined
+        assert quarantined == {6: "LabelError: class 'one too many' would be one more than max_classes = 2"}
+        assert spans(workshop)[-1][1] == 11
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path)) as workshop:
+        workshop.learner()
+        workshop.shaping["learning"]["seed"] = 5
+        workshop.shaping["model"]["encoder"]["hidden"] = [9]
+        with pytest.raises(ShapingDiffers) as raised:
+            workshop.learner()
+    assert "learning.seed was 0 and is now 5" in str(raised.value)
+    assert "model.encoder.hidden was [4] and is now [9]" in str(raised.value)
+
+
+def test_replay_recomputes_every_version_also_those_without_a_checkpoint(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path, keep=2)) as workshop:
+        workshop.send(30)
+        workshop.learn()
+        assert len([row for row in workshop.checkpoints.following(-1, 100) if row.stored]) == 3
+        replayed = list(replay(workshop.shaping, LearnerSettings(), workshop.log, workshop.checkpoints))
+        assert [each.version.version for each in replayed] == list(range(1, 9))
+        assert all(each.identical for each in replayed)
+
+
+def test_replay_can_start_from_any_stored_version(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path)) as workshop:
+        workshop.send(30)
+        workshop.learn()
+        replayed = list(replay(workshop.shaping, LearnerSettings(), workshop.log, workshop.checkpoints, after=5))
+        assert [(each.version.version, each.identical) for each in replayed] == [(6, True), (7, True), (8, True)]
+
+
+def test_replay_finds_an_entry_that_was_changed_or_taken_out(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path)) as workshop:
+        workshop.send(12)
+        workshop.learn()
+        with workshop.log._database.write() as connection:
+            connection.execute("UPDATE feedback SET label = '\"b\"' WHERE seq = 7")
+        replayed = list(replay(workshop.shaping, LearnerSettings(), workshop.log, workshop.checkpoints))
+        assert [each.identical for each in replayed] == [True, False, False]
+        with workshop.log._database.write() as connection:
+            connection.execute("DELETE FROM feedback WHERE seq = 7")
+        with pytest.raises(ReplayImpossible, match="version 2 learned from seq 7"):
+            list(replay(workshop.shaping, LearnerSettings(), workshop.log, workshop.checkpoints))
