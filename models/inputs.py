@@ -13,7 +13,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -29,6 +28,8 @@ from models.errors import InstanceError
 Batch = Mapping[str, Tensor]
 
 FLOAT_LIMIT = 1e30  # numbers are cut to this size, so that float32 and squares of differences stay finite
+
+ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Text = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
@@ -167,9 +168,6 @@ class Picture:
     media_types: tuple[str, ...] = tuple(formats)
     slow = True
     instance_type: Any = EncodedImage
-    example: Any = MappingProxyType(
-        {"b64": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"}
-    )
 
     def __init__(
         self,
@@ -181,6 +179,7 @@ class Picture:
     ) -> None:
         self.size = size
         self.max_pixels = max_pixels
+        self.example = {"b64": ONE_PIXEL}
 
     def parse(self, value: EncodedImage) -> bytes:
         """Return the picture's bytes. Raises InstanceError where they are not base64."""

@@ -65,10 +65,14 @@ class RunningService:
         return self._process
 
     def start(self) -> None:
-        """Start the processes and wait until they answer."""
+        """Start the processes and wait until they answer; leave none behind where they don't."""
         process = self.launch()
-        self.url = wait_for(lambda: self._ready_url() or (process.poll() is not None and "ended"), "the service to be ready")
-        assert self.url != "ended", self.log()
+        try:
+            self.url = wait_for(lambda: self._ready_url() or (process.poll() is not None and "ended"), "the service to be ready")
+            assert self.url != "ended"
+        except AssertionError as failure:
+            self.kill()
+            raise AssertionError(f"the service did not start: {self.log()[-3000:]}") from failure
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client of this service."""
