@@ -68,7 +68,9 @@ class RunningService:
         """Start the processes and wait until they answer; leave none behind where they don't."""
         process = self.launch()
         try:
-            self.url = wait_for(lambda: self._ready_url() or (process.poll() is not None and "ended"), "the service to be ready")
+            self.url = wait_for(
+                lambda: self._ready_url() or (process.poll() is not None and "ended"), "the service to be ready"
+            )
             assert self.url != "ended"
         except AssertionError as failure:
             self.kill()
