@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.experts.base import Expert
 from models.inputs import Batch, InputKind
 
 __all__ = ["Answer", "Batch", "Encoder", "Head", "Label", "OnlineModel", "Scores"]
@@ -22,6 +23,8 @@ class Encoder(nn.Module, ABC):
     """Instance tensors -> features [batch, width]."""
 
     width: int
+    plain: int | None = None
+    """How many of the features, the first ones, say all there is to say; the rest expand them. None: all of them."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -47,6 +50,8 @@ class Head(nn.Module, ABC):
     metric: str
     """Name of the score that sums the task up, for progress bars and reports."""
     higher_is_better: bool
+    averaged: tuple[str, ...]
+    """The scores whose mean over all items says something."""
     label_type: Any
     """Type of a label in JSON, as pydantic takes it."""
     example_label: Label
@@ -67,16 +72,38 @@ class Head(nn.Module, ABC):
         """Make room for what these labels bring (classes, statistics). Raises LabelError before any change."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the loss of each item, [batch]; every label has been admitted."""
+    def targets(self, labels: Sequence[Label]) -> Tensor:
+        """Return labels as numbers, [batch]: class indices or values."""
 
     @abstractmethod
-    def scores(self, outputs: Tensor, labels: Sequence[Label]) -> Scores:
-        """Judge outputs against labels that may not have been admitted yet."""
+    def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
+        """Return the loss of each item, [batch]; every label has been admitted. `fresh`, bool [batch], tells new items."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor | None, labels: Sequence[Label]) -> Scores:
+        """Judge outputs (None where the head was not ready) against labels that may not have been admitted yet."""
+
+    @abstractmethod
+    def losses(self, scores: Scores) -> Tensor:
+        """Return what drift detectors watch: the loss of each judged item, [batch], about 0..1."""
+
+    @abstractmethod
+    def summarise(self, columns: Scores) -> dict[str, float]:
+        """Return the task's metrics over some items: their scores, and their targets as the column "target"."""
 
     @abstractmethod
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
+
+    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
+        """Take items into running statistics after they were judged by `outputs` (None where the head was not ready).
+
+        Called by the learner only, before it trains; every label has been admitted.
+        """
+
+    def describe(self) -> dict[str, float]:
+        """Return what operators want to see of the head's inner state, by name."""
+        return {}
 
     @property
     def ready(self) -> bool:
@@ -116,6 +143,14 @@ class OnlineModel(nn.Module):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the named parameters that updates change."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def rates(self) -> dict[str, float]:
+        """Return the factor on the learning rate of each trainable parameter: the `rate` of the module it is in, else 1."""
+        factors = {f"{name}.": module.rate for name, module in self.named_modules() if isinstance(module, Expert)}
+        return {
+            name: next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+            for name, _ in self.trainable()
+        }
 
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (frozen, live) tensors by name: what no update changes, and what each one may."""

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 from models.base import Encoder, Head, OnlineModel
-from models.encoders.tabular import MLP
+from models.encoders.tabular import Tabular
 from models.encoders.vision import TorchvisionEncoder
 from models.errors import SpecificationError
-from models.heads.linear import LinearClassifier
+from models.heads.classification import Classification
 from models.heads.regression import Regression
 from models.inputs import InputKind, Picture, Record, Vector
 from models.options import check_options
 
 INPUTS: dict[str, Callable[..., InputKind]] = {"vector": Vector, "record": Record, "image": Picture}
-ENCODERS: dict[str, Callable[..., Encoder]] = {"mlp": MLP, "torchvision": TorchvisionEncoder}
-HEADS: dict[str, Callable[..., Head]] = {"classification": LinearClassifier, "regression": Regression}
+ENCODERS: dict[str, Callable[..., Encoder]] = {"tabular": Tabular, "torchvision": TorchvisionEncoder}
+HEADS: dict[str, Callable[..., Head]] = {"classification": Classification, "regression": Regression}
 
 Specification = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def build_model(specification: Specification, *, seed: int = 0) -> OnlineModel:
             return _build_custom(spec)
         kind = _build_part(INPUTS, "kind", spec["input"])
         encoder = _build_part(ENCODERS, "name", spec["encoder"], kind)
-        head = _build_part(HEADS, "name", spec["head"], encoder.width)
+        head = _build_part(HEADS, "name", spec["head"], encoder.width, encoder.plain)
         return OnlineModel(input=kind, encoder=encoder, head=head)
 
 

@@ -224,7 +224,7 @@ def _specification(columns: Mapping[str, _Column], label: str) -> dict[str, Any]
     if not fields:
         raise StreamError(f"the file has no column but {label!r}: there is nothing to predict from")
     head = {"name": columns[label].task}
-    return {"input": {"kind": "record", "fields": fields}, "encoder": {"name": "mlp"}, "head": head}
+    return {"input": {"kind": "record", "fields": fields}, "encoder": {"name": "tabular"}, "head": head}
 
 
 def _describe(specification: Mapping[str, Any], label: str) -> str:

@@ -38,13 +38,33 @@ class LearningSettings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of the initial weights and of every choice.")] = 0
     update_items: Annotated[PositiveInt, Field(description="Feedback that one update takes at most.")] = 256
-    step_items: Annotated[PositiveInt, Field(description="New items in one optimizer step.")] = 8
-    rehearse: Annotated[NonNegativeInt, Field(description="Earlier items that each optimizer step rehearses.")] = 32
-    memory: Annotated[PositiveInt, Field(description="Earlier items that rehearsal picks from.")] = 5000
+    step_items: Annotated[
+        PositiveInt, Field(description="New items in one optimizer step; one on fewer is shorter in proportion.")
+    ] = 4
+    warm_up: Annotated[
+        NonNegativeInt, Field(description="First items, each with a whole step of its own: what is young learns fast.")
+    ] = 1000
+    rehearse: Annotated[NonNegativeInt, Field(description="Earlier items that are rehearsed for each new one.")] = 4
+    rehearsal: Annotated[
+        Literal["mixed", "recent", "reservoir", "balanced"],
+        Field(description='"recent", "reservoir" (of all), "balanced" (by class), or "mixed": half recent, half balanced.'),
+    ] = "mixed"
+    memory: Annotated[PositiveInt, Field(description="Items in the long memory of rehearsal.")] = 2000
+    recent_age: Annotated[PositiveInt, Field(description="Mean age, in items, of what is rehearsed as recent.")] = 500
+    average: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Decay of the running mean of the weights, which is served; 0 serves the last step's."),
+    ] = 0.97
+    drift: Annotated[
+        Literal["adwin", "page_hinkley", "none"], Field(description="Detector of drift in the loss; it ends the long memory.")
+    ] = "adwin"
+    boost: Annotated[PositiveFloat, Field(description="Factor on the learning rate after drift.")] = 1.0
+    boost_items: Annotated[NonNegativeInt, Field(description="Items for which the factor holds.")] = 500
     window: Annotated[PositiveInt, Field(description="Items in the sliding window of the metrics.")] = 1000
+    fading: Annotated[float, Field(gt=0, le=1, description="Factor per item by which the faded metrics forget.")] = 0.999
     optimizer: Annotated[dict[str, Any], Field(description='"sgd", "adam" or "adamw" by name, with its options.')] = {
         "name": "adam",
-        "lr": 0.003,
+        "lr": 0.001,
     }
 
 

@@ -19,18 +19,18 @@ RECORD_FIELDS = {"age": "number", "city": "string", "member": "boolean"}
 TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
         "input": {"kind": "vector", "length": 64},
-        "encoder": {"name": "mlp", "hidden": [128]},
+        "encoder": {"name": "tabular"},
         "head": {"name": "classification", "labels": "open"},
     },
     "record": {
         "input": {"kind": "record", "fields": RECORD_FIELDS, "unknown": "refuse"},
-        "encoder": {"name": "mlp", "hidden": [128]},
+        "encoder": {"name": "tabular"},
         "head": {"name": "classification", "labels": "open"},
     },
     "image": {
         "input": {"kind": "image", "size": 224},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all"},
-        "head": {"name": "classification", "labels": "open"},
+        "head": {"name": "classification", "experts": ["linear"], "labels": "open"},
     },
 }
 LEARNING: dict[str, dict[str, Any]] = {"image": {"optimizer": {"name": "adam", "lr": 0.001}}}  # what a template learns with

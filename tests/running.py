@@ -22,7 +22,7 @@ DIGITS = """
 kind = "vector"
 length = 64
 [model.encoder]
-name = "mlp"
+name = "tabular"
 [model.head]
 name = "classification"
 """

@@ -93,7 +93,7 @@ def test_a_cell_that_does_not_fit_the_configuration_is_told_by_line_and_column(t
     config = tmp_path / "everlearn.toml"
     config.write_text(
         '[model.input]\nkind = "record"\nfields = { a = "number", b = "boolean" }\n'
-        '[model.encoder]\nname = "mlp"\n[model.head]\nname = "classification"\n'
+        '[model.encoder]\nname = "tabular"\n[model.head]\nname = "classification"\n'
     )
     for content, says in [
         ("a,b,y\n1,true,x\nblue,true,x\n", "line 3: column 'a': 'blue' is not a number"),

@@ -14,7 +14,7 @@ from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, Embed
 
 MODEL = {
     "input": {"kind": "vector", "length": 2},
-    "encoder": {"name": "mlp", "hidden": [4]},
+    "encoder": {"name": "tabular", "hidden": [4]},
     "head": {"name": "classification"},
 }
 

@@ -1,4 +1,4 @@
-"""Regression of one number."""
+"""Regression of one number, by one expert or by several that are mixed online."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field, Strict
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from models.base import Answer, Head, Label, Scores
 from models.errors import LabelError
+from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts
+from models.experts.neighbours import ValueNeighbours
 from models.inputs import FLOAT_LIMIT
+from models.metrics import regression_metrics
+from models.mixing import ErrorMix
 from models.statistics import RunningMoments
 
 Z_LIMIT = 10.0
@@ -26,26 +30,40 @@ class ValueAnswer(BaseModel):
 
 
 class Regression(Head):
-    """A linear layer that learns the standardised label with Huber's loss (Huber 1964), robust to wild labels."""
+    """Experts that learn the standardised label with Huber's loss (Huber 1964), robust to wild labels."""
 
     task = "regression"
     metric = "mae"
     higher_is_better = False
+    averaged = ("mae", "mse")
     label_type = Annotated[float, Strict(), Field(allow_inf_nan=False)]
     example_label = 3.2
     answer_type = ValueAnswer
 
-    def __init__(self, width: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        plain: int | None = None,
+        *,
+        experts: Experts = list(EXPERTS),  # noqa: B006  # read only
+        hidden: Hidden = [128, 128],  # noqa: B006
+    ) -> None:
         super().__init__()
         self.moments = RunningMoments(1)
-        self.linear = nn.Linear(width, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=1)
+        self.neighbours = ValueNeighbours(plain or width, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
+        self.mix = ErrorMix(len(self.experts) + (self.neighbours is not None))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the prediction on the standardised scale, [batch, 1]."""
-        outputs: Tensor = self.linear(features)
-        return outputs
+        """Return what each expert says on the label's scale, float64 [batch, experts]."""
+        standard = [expert(features) for expert in self.experts]
+        values = (
+            torch.cat([features.new_zeros(len(features), 0), *standard], 1).double() * self.moments.std() + self.moments.mean
+        )
+        if self.neighbours is None:
+            return values
+        near = self.neighbours(features).nan_to_num(self.moments.mean.item())
+        return torch.cat([values, near.unsqueeze(1)], 1)
 
     def parse_label(self, value: float) -> float:
         """Return the number. Raises LabelError for one that is too large to learn from."""
@@ -55,24 +73,44 @@ class Regression(Head):
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Take the labels into the running moments of the label."""
-        self.moments.observe(self._column(labels))
+        self.moments.observe(self.targets(labels).unsqueeze(1))
 
-    def loss(self, outputs: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return Huber's loss of each item on the standardised scale, [batch]."""
-        targets = self.moments.standardise(self._column(labels), Z_LIMIT)
-        return F.huber_loss(outputs, targets, reduction="none").squeeze(1)
+    def targets(self, labels: Sequence[Label]) -> Tensor:
+        """Return the numbers, float64 [batch]."""
+        return torch.tensor([float(label) for label in labels], dtype=torch.float64, device=self.moments.mean.device)
 
-    def scores(self, outputs: Tensor, labels: Sequence[Label]) -> Scores:
+    def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
+        """Return Huber's loss of each item on the standardised scale, added up over the experts, [batch]."""
+        targets = self.moments.standardise(self.targets(labels).unsqueeze(1), Z_LIMIT)
+        return self.experts.loss(features, fresh, lambda outputs: F.huber_loss(outputs, targets, reduction="none").squeeze(1))
+
+    def scores(self, outputs: Tensor | None, labels: Sequence[Label]) -> Scores:
         """Return the absolute and the squared error of each item."""
-        errors = self._values(outputs) - self._column(labels).squeeze(1)
+        assert outputs is not None, "a regression can always answer"
+        errors = self.mix(outputs) - self.targets(labels)
         return {"mae": errors.abs(), "mse": errors.square()}
+
+    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
+        """Move the weights of the experts by their errors, and let the neighbours take the items in."""
+        targets = self.targets(labels)
+        if outputs is not None:
+            self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std())
+        if self.neighbours is not None:
+            self.neighbours.observe(features, targets)
+
+    def losses(self, scores: Scores) -> Tensor:
+        """Return the absolute errors in units of the label's standard deviation."""
+        return scores["mae"] / self.moments.std()
+
+    def summarise(self, columns: Scores) -> dict[str, float]:
+        """Return MAE, RMSE and R2 over the window."""
+        return regression_metrics(columns)
 
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Return the predicted number of each item."""
-        return [{"value": value} for value in self._values(outputs).tolist()]
+        return [{"value": value} for value in self.mix(outputs).tolist()]
 
-    def _column(self, labels: Sequence[Label]) -> Tensor:
-        return torch.tensor([[float(label)] for label in labels], dtype=torch.float64, device=self.moments.mean.device)
-
-    def _values(self, outputs: Tensor) -> Tensor:
-        return outputs.squeeze(1).double() * self.moments.std() + self.moments.mean  # [batch]
+    def describe(self) -> dict[str, float]:
+        """Return the weight of each expert."""
+        names = [*self.experts.names, *([] if self.neighbours is None else ["neighbours"])]
+        return {name: round(weight, 4) for name, weight in zip(names, self.mix.weights.tolist(), strict=True)}

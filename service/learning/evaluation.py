@@ -2,80 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.base import Scores
 
+Summary = Callable[[Scores], Mapping[str, float]]
+
 
 class Prequential:
-    """Means of a head's scores: over everything, over a sliding window, and per class."""
+    """A head's scores: their means over everything, faded and per class, and their columns over a sliding window."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, fading: float) -> None:
         self.window = window
-        self._items = 0
-        self._totals: dict[str, Tensor] = {}  # score -> [sum, count]
-        self._recent: dict[str, Tensor] = {}  # score -> the last `window` values, NaN where it said nothing
-        self._classes = torch.zeros(0, 2, dtype=torch.float64)  # [classes, (sum, count)] of the head's metric
+        self._fading = fading
+        self.items = 0
+        self._columns: tuple[str, ...] = ()
+        self._recent = np.zeros((0, window))  # [columns, window]: a ring, filled from the left
+        self._means = np.zeros((0, 4))  # [columns, (sum, count, faded sum, faded count)]
+        self._classes = np.zeros((0, 2))  # [classes, (sum, count)] of the head's metric
 
-    def record(self, scores: Scores, metric: str, classes: Sequence[int]) -> None:
+    def record(self, scores: Scores, targets: Tensor, metric: str, classes: Sequence[int]) -> None:
         """Take in the scores of some items; `classes` are their class indices, empty where the task has none."""
-        for name, values in scores.items():
-            exact = values.double().cpu()
-            known = exact[~exact.isnan()]
-            total = self._totals.get(name, torch.zeros(2, dtype=torch.float64))
-            self._totals[name] = total + torch.stack([known.sum(), torch.tensor(float(len(known)))])
-            recent = self._recent.get(name, torch.zeros(0, dtype=torch.float64))
-            self._recent[name] = torch.cat([recent, exact])[-self.window :]
-        self._items += len(scores[metric])
-        if classes:
-            self._record_classes(scores[metric].double().cpu(), torch.tensor(classes))
+        columns = {**scores, "target": targets}
+        values = torch.stack([column.double().cpu() for column in columns.values()]).numpy()  # [columns, items]
+        if not self._columns:
+            self._columns = tuple(columns)
+            self._recent = np.full((len(columns), self.window), np.nan)
+            self._means = np.zeros((len(columns), 4))
+        count = values.shape[1]
+        places = np.arange(self.items, self.items + count)[-self.window :] % self.window
+        self._recent[:, places] = values[:, -self.window :]
+        known = ~np.isnan(values)
+        filled = np.where(known, values, 0.0)
+        fading = self._fading ** np.arange(count - 1, -1, -1)
+        self._means[:, 2:] *= self._fading**count
+        self._means += np.stack([filled.sum(1), known.sum(1), filled @ fading, known @ fading], axis=1)
+        self.items += count
+        if len(classes):
+            self._record_classes(values[self._columns.index(metric)], np.asarray(classes))
 
-    def _record_classes(self, values: Tensor, classes: Tensor) -> None:
+    def _record_classes(self, values: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> None:
         missing = int(classes.max()) + 1 - len(self._classes)
         if missing > 0:
-            self._classes = torch.cat([self._classes, self._classes.new_zeros(missing, 2)])
-        self._classes.index_add_(0, classes, torch.stack([values, torch.ones_like(values)], dim=1))
+            self._classes = np.concatenate([self._classes, np.zeros((missing, 2))])
+        np.add.at(self._classes, classes, np.stack([values, np.ones_like(values)], axis=1))
 
-    def metrics(self) -> dict[str, Any]:
-        """Return items and the mean of each score, over everything and over the window; None where nothing is known."""
-        recent = {name: values.nanmean() for name, values in self._recent.items()}
-        size = max((len(values) for values in self._recent.values()), default=0)
+    def metrics(self, averaged: Sequence[str], summarise: Summary) -> dict[str, Any]:
+        """Return items, the mean of each averaged score over everything and faded, and the window's summary.
+
+        A value is None where nothing is known.
+        """
+        means = {name: self._means[self._columns.index(name)] for name in averaged if name in self._columns}
+        size = min(self.items, self.window)
+        recent = {name: torch.from_numpy(row[:size]) for name, row in zip(self._columns, self._recent, strict=True)}
+        recalls = [total / count for total, count in self._classes.tolist() if count]
         return {
-            "items": self._items,
-            **{name: _rounded(total[0] / total[1]) for name, total in self._totals.items()},
-            "window": {"items": size, **{name: _rounded(value) for name, value in recent.items()}},
+            "items": self.items,
+            **{name: _rounded(row[0], row[1]) for name, row in means.items()},
+            **({"balanced_accuracy": _rounded(sum(recalls), len(recalls))} if recalls else {}),
+            "faded": {name: _rounded(row[2], row[3]) for name, row in means.items()},
+            "window": {"items": size, **{k: _rounded(v, 1) for k, v in (summarise(recent) if size else {}).items()}},
         }
 
     def by_class(self, labels: Sequence[str], metric: str) -> dict[str, Any]:
-        """Return items and the metric's mean of each class that has been judged."""
+        """Return items and the metric's mean of each class that has been judged: for accuracy, its recall."""
         rows = zip(labels, self._classes.tolist(), strict=False)
         return {label: {"items": int(count), metric: round(total / count, 6)} for label, (total, count) in rows if count}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
         return {
-            "items": torch.tensor(self._items),
-            "classes": self._classes,
-            **{f"totals.{name}": total for name, total in self._totals.items()},
-            **{f"recent.{name}": values for name, values in self._recent.items()},
+            "items": torch.tensor(self.items),
+            "classes": torch.from_numpy(self._classes.copy()),
+            **{f"recent.{index}.{name}": torch.from_numpy(self._recent[index]) for index, name in enumerate(self._columns)},
+            **{f"means.{index}.{name}": torch.from_numpy(self._means[index]) for index, name in enumerate(self._columns)},
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
-        self._items = int(tensors["items"])
-        self._classes = tensors["classes"].clone()
-        self._totals = _under(tensors, "totals.")
-        self._recent = _under(tensors, "recent.")
+        self.items = int(tensors["items"])
+        self._classes = tensors["classes"].numpy().copy()
+        order = sorted((int(name.split(".")[1]), name.split(".")[2]) for name in tensors if name.startswith("recent."))
+        self._columns = tuple(name for _, name in order)
+        if order:
+            self._recent = np.stack([tensors[f"recent.{index}.{name}"].numpy() for index, name in order])
+            self._means = np.stack([tensors[f"means.{index}.{name}"].numpy() for index, name in order])
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _rounded(value: Tensor) -> float | None:
-    """Return a number for JSON, where NaN does not exist."""
-    return round(value.item(), 6) if value.isfinite() else None
+def _rounded(total: float, count: float) -> float | None:
+    """Return a mean for JSON, where NaN does not exist."""
+    return round(float(total / count), 6) if count and math.isfinite(total) else None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+import torch
+from torch import nn
+
 from models.base import OnlineModel
 
 
@@ -11,6 +16,10 @@ class UpdateRefused(Exception):
 
 def check_finite(model: OnlineModel) -> None:
     """Raise UpdateRefused if a parameter or statistic is no longer a finite number."""
+    # One number over all tensors first: a look at each would cost more than the update of a small model.
+    tensors = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point() and tensor.numel()]
+    if nn.utils.get_total_norm(tensors, norm_type=torch.inf).isfinite():
+        return
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UpdateRefused(f"the update made {name} infinite or not a number")

@@ -13,7 +13,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from models.errors import SpecificationError
 from models.registry import part
 
-Parameters = Iterable[nn.Parameter]
+Named = Mapping[str, nn.Parameter]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,7 +41,7 @@ def adam(
     amsgrad: bool = False,
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015)."""
-    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True)
 
 
 def adamw(
@@ -53,7 +54,7 @@ def adamw(
     amsgrad: bool = False,
 ) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019)."""
-    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
@@ -72,22 +73,24 @@ def resolve_optimizer(specification: Mapping[str, Any]) -> dict[str, Any]:
 class NamedOptimizer:
     """A torch optimizer over a model's trainable parameters that keeps its state when one of them grows."""
 
-    def __init__(self, specification: Mapping[str, Any], parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def __init__(self, specification: Mapping[str, Any], parameters: Named, rates: Mapping[str, float] | None = None) -> None:
+        """Optimize these parameters, each with a factor on its learning rate (1 where none is given)."""
         self._factory, self._options = part("learning.optimizer", "name", OPTIMIZERS, specification)
-        self._use(dict(parameters))
+        self._use(parameters, rates or {})
 
-    def step(self, loss: Tensor) -> None:
-        """Take one step down the gradient of a scalar loss."""
+    def step(self, loss: Tensor, scale: float = 1.0) -> None:
+        """Take one step down the gradient of a scalar loss, with `scale` times the learning rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._options["lr"] * group["rate"] * scale
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         self._optimizer.step()
 
-    def follow(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def follow(self, parameters: Named, rates: Callable[[], Mapping[str, float]]) -> None:
         """Go on with these parameters: those that grew keep their state, with zeros for the new rows."""
-        named = dict(parameters)
-        if any(self._parameters.get(name) is not parameter for name, parameter in named.items()):
+        if any(self._parameters.get(name) is not parameter for name, parameter in parameters.items()):
             state = self.tensors()
-            self._use(named)
+            self._use(parameters, rates())
             self.load(state)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,9 +108,12 @@ class NamedOptimizer:
             name, _, slot = key.rpartition("/")
             self._optimizer.state[self._parameters[name]][slot] = _grown(value, self._parameters[name])
 
-    def _use(self, parameters: dict[str, nn.Parameter]) -> None:
+    def _use(self, parameters: Named, rates: Mapping[str, float]) -> None:
         self._parameters = parameters
-        self._optimizer = self._factory(list(parameters.values()), **self._options)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            groups.setdefault(rates.get(name, 1.0), []).append(parameter)
+        self._optimizer = self._factory([{"params": group, "rate": rate} for rate, group in groups.items()], **self._options)
 
 
 def _grown(value: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -26,6 +26,11 @@ def choices_for(seed: int, version: int, purpose: Purpose) -> np.random.Generato
 @contextmanager
 def torch_randomness_for(seed: int, version: int) -> Iterator[None]:
     """Key torch's global generators, which dropout draws from, and put them back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(choices_for(seed, version, Purpose.TORCH).integers(2**63)))
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices):
+        # Not torch.manual_seed: it looks for every kind of accelerator, which takes longer than a small update.
+        keyed = int(choices_for(seed, version, Purpose.TORCH).integers(2**63))
+        torch.default_generator.manual_seed(keyed)
+        if devices:
+            torch.cuda.manual_seed_all(keyed)
         yield

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from models.base import Label, OnlineModel
+from service.learning.averaging import WeightAverage
+from service.learning.drift import DriftResponse
 from service.learning.evaluation import Prequential
 from service.learning.gate import check_finite
 from service.learning.optimizers import NamedOptimizer
 from service.learning.randomness import Purpose, choices_for, torch_randomness_for
-from service.learning.rehearsal import Reservoir
+from service.learning.rehearsal import MEMORIES
 from service.settings import LearningSettings
 
 
@@ -36,25 +38,38 @@ class Step:
     rehearsed: tuple[int, ...]
 
 
+class Part(Protocol):
+    """A part of the state that goes into the learner's file."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as tensors."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a state that `tensors` returned."""
+
+
 class LearningState:
     """Everything that an update reads and changes. Together with the recorded steps it determines the next version."""
 
     def __init__(self, model: OnlineModel, settings: LearningSettings) -> None:
         self.settings = settings
-        self.model = model
-        self.optimizer = NamedOptimizer(settings.optimizer, model.trainable())
-        self.rehearsal = Reservoir(settings.memory)
-        self.prequential = Prequential(settings.window)
+        self.model = model.eval()
+        self.optimizer = NamedOptimizer(settings.optimizer, dict(model.trainable()), model.rates())
+        self.average = WeightAverage(settings.average, dict(model.trainable()))
+        self.rehearsal = MEMORIES[settings.rehearsal](settings.memory, settings.recent_age)
+        self.prequential = Prequential(settings.window, settings.fading)
+        self.drift = DriftResponse(settings)
         self.version = 0
 
     def plan(self, seqs: Sequence[int]) -> list[Step]:
         """Cut new items into optimizer steps and pick what each rehearses."""
         choices = choices_for(self.settings.seed, self.version + 1, Purpose.REHEARSE)
-        size = self.settings.step_items
-        return [
-            Step(tuple(seqs[start : start + size]), self.rehearsal.pick(self.settings.rehearse, choices))
-            for start in range(0, len(seqs), size)
-        ]
+        steps = []
+        for new in self._cut(seqs):
+            # In the warm-up a step is a whole one, however few new items there are.
+            items = self.settings.step_items if self._warms_up else len(new)
+            steps.append(Step(tuple(new), self.rehearsal.pick(items * self.settings.rehearse, choices)))
+        return steps
 
     def update(self, steps: Sequence[Step], items: Mapping[int, Item]) -> None:
         """Make the next version in place.
@@ -65,36 +80,71 @@ class LearningState:
         seqs = [seq for step in steps for seq in step.new]
         if seqs:
             with torch_randomness_for(self.settings.seed, self.version + 1):
-                self._learn(steps, items, [items[seq] for seq in seqs])
+                self._learn(steps, items, seqs)
             check_finite(self.model)
-            self.rehearsal.remember(seqs, choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER))
         self.version += 1
 
-    def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], new: Sequence[Item]) -> None:
+    def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> None:
+        new = [items[seq] for seq in seqs]
         labels = [item.label for item in new]
+        head = self.model.head
         batch = self.model.collate([item.prepared for item in new])
+        known = len(head.labels)
         with torch.no_grad():
-            self.model.eval()
-            scores = self.model.head.scores(self.model(batch), labels)
-            self.model.head.admit(labels)
+            features = self.model.encoder(batch)
+            outputs = head(features) if head.ready else None
+            scores = head.scores(outputs, labels)
+            head.admit(labels)
+            targets = head.targets(labels)
+            head.observe(features, outputs, labels)
             self.model.encoder.observe(batch)
-        self.optimizer.follow(self.model.trainable())
-        for step in steps:
-            self._step([items[seq] for seq in (*step.new, *step.rehearsed)])
-        index = {label: position for position, label in enumerate(self.model.head.labels)}
-        classes = [index[str(label)] for label in labels] if index else []
-        self.prequential.record(scores, self.model.head.metric, classes)
+        self._follow()
+        with self.average.training():
+            for step in steps:
+                self._step(step, items)
+        self.model.encoder.eval()
+        classes = targets.tolist() if head.labels else []
+        self.prequential.record(scores, targets, head.metric, classes)
+        choices = choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER)
+        if self.drift.watch(head.losses(scores), seqs[-1], self.version + 1, grew=len(head.labels) > known):
+            self.rehearsal.shorten()
+        self.rehearsal.remember(seqs, classes or [0] * len(seqs), choices)
 
-    def _step(self, items: Sequence[Item]) -> None:
-        batch = self.model.collate([item.prepared for item in items])
-        weights = torch.tensor([item.weight for item in items], device=self.model.device)  # [batch]
-        self.model.encoder.train_on(len(items))
-        losses = self.model.head.loss(self.model(batch), [item.label for item in items])  # [batch]
-        self.optimizer.step((losses * weights).sum() / len(items))
+    def _follow(self) -> None:
+        """Have optimizer and average go on with the parameters that growth has replaced."""
+        parameters = dict(self.model.trainable())
+        self.optimizer.follow(parameters, self.model.rates)
+        self.average.follow(parameters)
+
+    def _step(self, step: Step, items: Mapping[int, Item]) -> None:
+        taken = [items[seq] for seq in (*step.new, *step.rehearsed)]
+        batch = self.model.collate([item.prepared for item in taken])
+        weights = torch.tensor([item.weight for item in taken], device=self.model.device)  # [batch]
+        fresh = torch.arange(len(taken), device=self.model.device) < len(step.new)  # [batch]
+        self.model.encoder.train_on(len(taken))
+        losses = self.model.head.loss(self.model.encoder(batch), [item.label for item in taken], fresh)  # [batch]
+        # A step on fewer new items is shorter in proportion (the linear scaling rule, Goyal et al. 2017).
+        scale = 1.0 if self._warms_up else len(step.new) / self.settings.step_items
+        self.optimizer.step((losses * weights).sum() / len(taken), scale * self.drift.boost)
+        self.average.take(scale)
+
+    @property
+    def _warms_up(self) -> bool:
+        return self.prequential.items < self.settings.warm_up
+
+    def _cut(self, seqs: Sequence[int]) -> Iterator[Sequence[int]]:
+        size = 1 if self._warms_up else self.settings.step_items
+        return (seqs[start : start + size] for start in range(0, len(seqs), size))
 
     def metrics(self) -> dict[str, Any]:
-        """Return the prequential metrics, overall and over the window."""
-        return self.prequential.metrics()
+        """Return the prequential metrics, what the head says of its experts, and the drifts that were found."""
+        head = self.model.head
+        experts = head.describe()
+        return {
+            **self.prequential.metrics(head.averaged, head.summarise),
+            **({"experts": experts} if experts else {}),
+            "drift": self.drift.describe(),
+        }
 
     def by_class(self) -> dict[str, Any]:
         """Return the prequential metric per class."""
@@ -117,14 +167,20 @@ class LearningState:
     def load(self, version: int, model: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> None:
         """Take the state of a version: its frozen and live model tensors, and the learner's."""
         self.model.load_state_dict({name: tensor.clone() for name, tensor in model.items()})
-        self.optimizer = NamedOptimizer(self.settings.optimizer, self.model.trainable())
+        self._follow()
         for name, part in self._parts():
             prefix = f"{name}:"
             part.load({key.removeprefix(prefix): value for key, value in learner.items() if key.startswith(prefix)})
         self.version = version
 
-    def _parts(self) -> Sequence[tuple[str, NamedOptimizer | Reservoir | Prequential]]:
-        return (("optimizer", self.optimizer), ("rehearsal", self.rehearsal), ("prequential", self.prequential))
+    def _parts(self) -> Sequence[tuple[str, Part]]:
+        return (
+            ("optimizer", self.optimizer),
+            ("average", self.average),
+            ("rehearsal", self.rehearsal),
+            ("prequential", self.prequential),
+            ("drift", self.drift),
+        )
 
 
 def _serialise(tensors: Mapping[str, Tensor]) -> bytes:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from models.base import Label, OnlineModel
-from models.encoders.tabular import MLP
-from models.heads.linear import LinearClassifier
+from models.encoders.tabular import Tabular
+from models.heads.classification import Classification
 from models.inputs import Vector
 
 
-class PoisonableHead(LinearClassifier):
-    def loss(self, outputs: Tensor, labels: Sequence[Label]) -> Tensor:
+class PoisonableHead(Classification):
+    def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         if "raise" in labels:
             raise RuntimeError("this label is poison")
         if "exit" in labels:
@@ -26,12 +26,12 @@ class PoisonableHead(LinearClassifier):
             ctypes.string_at(0)
         if "memory" in labels:  # what the kernel's out-of-memory killer does, without taking the machine along
             os.kill(os.getpid(), signal.SIGKILL)
-        losses = super().loss(outputs, labels)
+        losses = super().loss(features, labels, fresh)
         return losses * torch.inf if "infinite" in labels else losses
 
 
 class Poisonable(OnlineModel):
     def __init__(self) -> None:
         kind = Vector(length=4)
-        encoder = MLP(kind, hidden=[8])
-        super().__init__(input=kind, encoder=encoder, head=PoisonableHead(encoder.width))
+        encoder = Tabular(kind, hidden=[8])
+        super().__init__(input=kind, encoder=encoder, head=PoisonableHead(encoder.width, experts=["linear"]))

@@ -33,19 +33,19 @@ def step(optimizer: NamedOptimizer, model: nn.Linear, count: int) -> None:
 def test_it_lowers_the_loss(spec: dict[str, Any]) -> None:
     model = line()
     before = model.weight.detach().norm()
-    step(NamedOptimizer(spec, model.named_parameters()), model, 30)
+    step(NamedOptimizer(spec, dict(model.named_parameters())), model, 30)
     assert model.weight.detach().norm() < before
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_it_goes_on_from_its_saved_state_to_the_bit(spec: dict[str, Any]) -> None:
     whole, parts = line(), line()
-    optimizer = NamedOptimizer(spec, whole.named_parameters())
+    optimizer = NamedOptimizer(spec, dict(whole.named_parameters()))
     step(optimizer, whole, 5)
     step(optimizer, whole, 4)
-    first = NamedOptimizer(spec, parts.named_parameters())
+    first = NamedOptimizer(spec, dict(parts.named_parameters()))
     step(first, parts, 5)
-    second = NamedOptimizer(spec, parts.named_parameters())
+    second = NamedOptimizer(spec, dict(parts.named_parameters()))
     second.load(first.tensors())
     step(second, parts, 4)
     assert torch.equal(whole.weight, parts.weight)
@@ -54,12 +54,12 @@ def test_it_goes_on_from_its_saved_state_to_the_bit(spec: dict[str, Any]) -> Non
 @pytest.mark.parametrize("spec", SPECS)
 def test_its_state_survives_a_parameter_that_grows(spec: dict[str, Any]) -> None:
     model = line()
-    optimizer = NamedOptimizer(spec, model.named_parameters())
+    optimizer = NamedOptimizer(spec, dict(model.named_parameters()))
     step(optimizer, model, 3)
     before = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
     model.weight = nn.Parameter(torch.cat([model.weight.data, torch.zeros(2, 3)]))
     model.bias = nn.Parameter(torch.cat([model.bias.data, torch.zeros(2)]))
-    optimizer.follow(model.named_parameters())
+    optimizer.follow(dict(model.named_parameters()), dict)
     after = optimizer.tensors()
     assert after.keys() == before.keys()
     for name, tensor in before.items():
@@ -90,3 +90,14 @@ def test_a_wrong_option_is_named_with_what_is_allowed(spec: dict[str, Any], says
 
 def test_a_resolved_optimizer_names_every_default() -> None:
     assert resolve_optimizer({"name": "sgd"}).keys() >= {"name", "lr", "momentum", "nesterov", "weight_decay"}
+
+
+def test_a_parameters_rate_and_a_steps_scale_make_its_steps_longer() -> None:
+    moved = []
+    for rates, scale in (({}, 1.0), ({"weight": 3.0}, 1.0), ({}, 3.0)):
+        model = line()
+        before = model.weight.detach().clone()
+        optimizer = NamedOptimizer({"name": "sgd", "lr": 0.1}, dict(model.named_parameters()), rates)
+        optimizer.step(model(torch.ones(1, 3)).sum(), scale)
+        moved.append((model.weight.detach() - before).norm().item())
+    assert moved[1] == moved[2] == pytest.approx(3 * moved[0])

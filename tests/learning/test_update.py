@@ -8,14 +8,18 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from models.base import Batch, Encoder, OnlineModel
-from models.heads.linear import LinearClassifier
+from models.heads.classification import Classification
 from models.inputs import Vector
 from models.registry import build_model
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearningSettings
 
-SPEC = {"input": {"kind": "vector", "length": 4}, "encoder": {"name": "mlp", "hidden": [8]}, "head": {"name": "classification"}}
+SPEC = {
+    "input": {"kind": "vector", "length": 4},
+    "encoder": {"name": "tabular", "hidden": [8]},
+    "head": {"name": "classification"},
+}
 
 
 class Noisy(Encoder):
@@ -37,7 +41,7 @@ class Noisy(Encoder):
 
 def noisy_model() -> OnlineModel:
     torch.manual_seed(0)
-    return OnlineModel(input=Vector(length=4), encoder=Noisy(), head=LinearClassifier(6))
+    return OnlineModel(input=Vector(length=4), encoder=Noisy(), head=Classification(6, hidden=[8]))
 
 
 def plain_model() -> OnlineModel:
@@ -59,7 +63,8 @@ def content(state: LearningState) -> tuple[bytes, bytes, bytes]:
     return state.frozen_bytes(), state.model_bytes(), state.learner_bytes()
 
 
-SETTINGS = LearningSettings(step_items=3, rehearse=4, memory=10)
+SETTINGS = LearningSettings(step_items=3, rehearse=2, memory=10, warm_up=10, recent_age=4)
+PLAIN: dict[str, Any] = {"warm_up": 0, "rehearse": 0, "average": 0.0, "drift": "none"}
 
 
 @pytest.mark.parametrize("make", [plain_model, noisy_model])
@@ -92,19 +97,19 @@ def test_a_resumed_state_goes_on_as_if_never_interrupted(make: Any, stop: int) -
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 9))
-def test_a_plan_takes_each_new_item_once_in_order(count: int, size: int) -> None:
-    state = LearningState(plain_model(), SETTINGS.model_copy(update={"step_items": size}))
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 1))
+def test_a_plan_takes_each_new_item_once_in_order(count: int, size: int, warm_up: int) -> None:
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"step_items": size, "warm_up": warm_up}))
     steps = state.plan(range(10, 10 + count))
     assert [seq for step in steps for seq in step.new] == list(range(10, 10 + count))
-    assert all(0 < len(step.new) <= size for step in steps)
+    assert all(0 < len(step.new) <= (1 if warm_up else size) for step in steps)
 
 
 def test_rehearsal_takes_what_was_learned_before() -> None:
-    known, state = items(30), LearningState(plain_model(), SETTINGS)
+    known, state = items(30), LearningState(plain_model(), SETTINGS.model_copy(update={"rehearsal": "reservoir"}))
     learn(state, known, 1, 20)
     (step,) = state.plan([21])
-    assert len(step.rehearsed) == 4
+    assert len(step.rehearsed) == 2
     assert set(step.rehearsed) <= set(range(1, 21))
 
 
@@ -115,19 +120,57 @@ def test_items_are_judged_before_they_are_learned_from() -> None:
     assert state.metrics()["accuracy"] == 0
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_expert_and_sgd_is_textbook_gradient_descent(momentum: float) -> None:
+    """theta <- theta - eta * grad J, beside torch.optim on a model that torch alone makes."""
+    labels = ["a", "b", "c"]
+    spec = {
+        "input": {"kind": "vector", "length": 4},
+        "encoder": {"name": "tabular", "bins": 0},
+        "head": {"name": "classification", "experts": ["linear"], "classes": labels},
+    }
+    optimizer = {"name": "sgd", "lr": 0.1, "momentum": momentum}
+    state = LearningState(build_model(spec), LearningSettings(step_items=1, optimizer=optimizer, **PLAIN))
+    twin = nn.Linear(4, 3)
+    nn.init.zeros_(twin.weight)
+    nn.init.zeros_(twin.bias)
+    textbook = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=momentum)
+    known = items(50)
+    for seq in range(1, 51):
+        known[seq] = Item(known[seq].prepared, labels[seq % 3])
+        state.update(state.plan([seq]), known)
+        features = state.model.encoder(state.model.collate([known[seq].prepared]))
+        textbook.zero_grad()
+        nn.functional.cross_entropy(twin(features), torch.tensor([seq % 3])).backward()
+        textbook.step()
+        assert torch.equal(state.model.head.experts.linear.weight, twin.weight)
+        assert torch.equal(state.model.head.experts.linear.bias, twin.bias)
+
+
 def test_a_weight_scales_an_items_pull() -> None:
     moved = []
     for weight in (0.1, 1.0):
-        state = LearningState(plain_model(), SETTINGS.model_copy(update={"optimizer": {"name": "sgd", "lr": 0.1}}))
+        settings_ = LearningSettings(optimizer={"name": "sgd", "lr": 0.1}, **PLAIN)
+        state = LearningState(noisy_model(), settings_)
         learn(state, {1: Item([0.0] * 4, "a"), 2: Item([0.0] * 4, "b")}, 1, 2)
-        before = state.model.head.state_dict()["bias"].clone()
+        before = state.model.head.state_dict()["experts.linear.bias"].clone()
         state.update([Step((3,), ())], {3: Item([0.0] * 4, "a", weight)})
-        moved.append((state.model.head.state_dict()["bias"] - before).norm().item())
+        moved.append((state.model.head.state_dict()["experts.linear.bias"] - before).norm().item())
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
 
 
+def test_what_is_served_is_the_mean_of_what_is_trained() -> None:
+    known, state = items(40), LearningState(plain_model(), SETTINGS)
+    learn(state, known, 1, 40)
+    served = {name: parameter.detach().clone() for name, parameter in state.model.trainable()}
+    with state.average.training():
+        trained = {name: parameter.detach().clone() for name, parameter in state.model.trainable()}
+    assert any(not torch.equal(served[name], trained[name]) for name in served)
+    assert all(torch.equal(served[name], parameter) for name, parameter in state.model.trainable())
+
+
 def test_an_update_that_makes_the_model_infinite_is_refused() -> None:
-    state = LearningState(plain_model(), SETTINGS.model_copy(update={"optimizer": {"name": "sgd", "lr": 1e38}}))
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"optimizer": {"name": "sgd", "lr": 1e37}, "average": 0.0}))
     with pytest.raises(UpdateRefused, match="infinite or not a number"):
         learn(state, items(20), 1, 20)
 
@@ -145,7 +188,7 @@ def test_an_update_takes_no_part_of_a_frozen_encoder_along() -> None:
     spec = {
         "input": {"kind": "image", "size": 32},
         "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "train": "head"},
-        "head": {"name": "classification"},
+        "head": {"name": "classification", "experts": ["linear"]},
     }
     state = LearningState(build_model(spec), SETTINGS)
     frozen = state.frozen_bytes()

@@ -9,7 +9,7 @@ from models.errors import SpecificationError
 from models.registry import build_model, resolve, without_weights
 
 VECTOR = {"kind": "vector", "length": 3}
-MLP = {"name": "mlp", "hidden": [4]}
+MLP = {"name": "tabular", "hidden": [4]}
 CLASSES = {"name": "classification"}
 
 
@@ -31,7 +31,8 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_global_randomness_alone
 
 def test_a_resolved_specification_names_every_default_and_stays_as_it_is() -> None:
     resolved = resolve(spec())
-    assert resolved["encoder"] == {"name": "mlp", "hidden": [4], "buckets": 1024, "embedding": 8}
+    options = {"bins": 16, "one_hot": 32, "buckets": 1024, "embedding": 8}
+    assert resolved["encoder"] == {"name": "tabular", "hidden": [4], **options}
     assert resolve(resolved) == resolved
 
 
@@ -42,8 +43,12 @@ def test_a_resolved_specification_names_every_default_and_stays_as_it_is() -> No
         ({"input": {"kind": "text"}}, "model.input.kind", "'text' is not one of image, record, vector"),
         ({"input": {"kind": "vector"}}, "model.input.length", "required"),
         ({"input": {"kind": "vector", "length": 0}}, "model.input.length", "greater than 0"),
-        ({"encoder": {"name": "mlp", "widths": [1]}}, "model.encoder.widths", "allowed: buckets, embedding, hidden"),
-        ({"encoder": {"name": "mlp", "hidden": []}}, "model.encoder.hidden", "at least 1"),
+        (
+            {"encoder": {"name": "tabular", "widths": [1]}},
+            "model.encoder.widths",
+            "allowed: bins, buckets, embedding, hidden, one_hot",
+        ),
+        ({"head": {"name": "classification", "experts": []}}, "model.head.experts", "at least 1"),
         ({"encoder": {"name": "torchvision"}}, "model.encoder.name", "takes image inputs, not vector"),
         ({"head": {"name": "classification", "labels": "ajar"}}, "model.head.labels", "'open' or 'closed'"),
         ({"head": {"name": "classification", "labels": "closed"}}, "model.head.classes", "needs the classes"),

@@ -11,7 +11,7 @@ from models.registry import build_model
 
 SPEC = {
     "input": {"kind": "vector", "length": 2},
-    "encoder": {"name": "mlp", "hidden": [4]},
+    "encoder": {"name": "tabular", "hidden": [4]},
     "head": {"name": "classification", "classes": ["a", "b"]},
 }
 

@@ -16,7 +16,7 @@ from tests.serving.blocking import Gate, gated_model
 
 SPEC = {
     "input": {"kind": "vector", "length": 2},
-    "encoder": {"name": "mlp", "hidden": [4]},
+    "encoder": {"name": "tabular", "hidden": [4]},
     "head": {"name": "classification", "classes": ["a", "b"]},
 }
 

@@ -10,7 +10,7 @@ from models.heads.regression import Regression
 
 
 def test_before_any_label_the_answer_is_zero_and_then_the_mean() -> None:
-    head = Regression(3)
+    head = Regression(3, experts=["linear"])
     features = torch.ones(1, 3)
     assert head.answers(head(features), None) == [{"value": 0.0}]
     head.admit([10.0, 20.0])
@@ -34,20 +34,32 @@ def test_a_label_that_can_not_be_learned_from_is_refused(label: float) -> None:
 def test_one_wild_label_gives_a_bounded_loss() -> None:
     head = Regression(3)
     head.admit([1.0, 2.0, 3.0])
-    losses = head.loss(head(torch.ones(2, 3)), [2.0, 1e30])
+    losses = head.loss(torch.ones(2, 3), [2.0, 1e30], torch.tensor([True, True]))
     assert losses.isfinite().all()
-    assert losses.max() <= 10
+    assert losses.max() <= 10 * len(head.experts)
 
 
 def test_it_learns_a_line() -> None:
     generator = torch.Generator().manual_seed(0)
-    head = Regression(2)
+    head = Regression(2, experts=["linear"])
     features = torch.randn(200, 2, generator=generator)
     labels = (1000 + 50 * features[:, 0] - 20 * features[:, 1]).tolist()
     head.admit(labels)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        head.loss(head(features), labels).mean().backward()
+        head.loss(features, labels, torch.ones(200, dtype=torch.bool)).mean().backward()
         optimizer.step()
     assert head.scores(head(features), labels)["mae"].mean() < 3
+
+
+def test_the_better_expert_gets_the_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Regression(2, experts=["linear", "neighbours"])
+    for _ in range(20):
+        features = torch.randn(10, 2, generator=generator)
+        labels = features.square().sum(1).tolist()  # no line, but near things are alike
+        head.admit(labels)
+        head.observe(features, head(features), labels)
+    assert head.describe()["neighbours"] > 0.9
+    assert sum(head.describe().values()) == pytest.approx(1, abs=1e-3)

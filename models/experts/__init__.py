@@ -1,0 +1,1 @@
+"""Experts, one file each: ways from features to outputs that a head mixes."""

@@ -1,0 +1,35 @@
+"""A linear model of the features, or of the plain ones among them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.experts.base import Expert, resized
+
+# What is learned from once may take a longer step than what is rehearsed, and forgets the classes that stay away.
+REPLAY_FREE_RATE = 4.0
+REPLAY_FREE_MEMORY = 300  # items
+
+
+class Linear(Expert):
+    """Logistic or linear regression on the first `width` features; weights start at zero."""
+
+    def __init__(self, width: int, outputs: int, *, rehearses: bool) -> None:
+        super().__init__()
+        self.rate = 1.0 if rehearses else REPLAY_FREE_RATE
+        self.width = width
+        self.rehearses = rehearses
+        self.memory = None if rehearses else REPLAY_FREE_MEMORY
+        self.weight = nn.Parameter(torch.zeros(outputs, width))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return outputs [batch, outputs]."""
+        return F.linear(features[:, : self.width], self.weight, self.bias)
+
+    def resize(self, outputs: int) -> None:
+        """Have this many outputs."""
+        self.weight = resized(self.weight, outputs)
+        self.bias = resized(self.bias, outputs)

@@ -1,0 +1,65 @@
+"""Metrics of some judged items, from their scores as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Column = NDArray[np.float64]
+
+BINS = 15  # of the calibration error
+
+
+def classification_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return metrics of the columns accuracy, log_loss, predicted, confidence and target, each [items].
+
+    Balanced accuracy is the mean recall of the classes that occur; kappa-M compares with always answering the most
+    frequent class (Bifet et al. 2015); ECE is the expected calibration error in 15 bins (Guo et al. 2017).
+    """
+    accuracy, log_loss, predicted, confidence, target = (
+        columns[name].double().cpu().numpy() for name in ("accuracy", "log_loss", "predicted", "confidence", "target")
+    )
+    present, index = np.unique(target, return_inverse=True)
+    support = np.bincount(index)
+    hits = np.bincount(index, weights=accuracy)
+    claims = np.array([np.count_nonzero(predicted == label) for label in present])
+    majority = support.max() / support.sum()
+    right = float(accuracy.mean())
+    return {
+        "accuracy": right,
+        "balanced_accuracy": float((hits / support).mean()),
+        "kappa_m": 1.0 if majority == 1 and right == 1 else (right - majority) / max(1 - majority, 1e-12),
+        "macro_f1": float((2 * hits / (support + claims)).mean()),
+        "log_loss": _mean(log_loss),
+        "ece": calibration_error(confidence, accuracy),
+    }
+
+
+def calibration_error(confidence: Column, accuracy: Column) -> float:
+    """Return the mean distance between confidence and accuracy, over bins of confidence; NaN without answers."""
+    answered = ~np.isnan(confidence)
+    if not answered.any():
+        return float("nan")
+    confidence, accuracy = confidence[answered], accuracy[answered]
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=accuracy - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def regression_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return MAE, RMSE and R2 of the columns mae, mse and target, each [items]."""
+    mae, mse, target = (columns[name].double().cpu().numpy() for name in ("mae", "mse", "target"))
+    variance = float(target.var())
+    return {
+        "mae": _mean(mae),
+        "rmse": float(np.sqrt(_mean(mse))),
+        "r2": 1 - _mean(mse) / variance if variance > 0 else float("nan"),
+    }
+
+
+def _mean(values: Column) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,96 @@
+"""Mixing the answers of several experts online, with weights that follow what each has been worth lately."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FLOOR = -12.0  # a log probability counts as at least this: one expert's certainty must not be the end of the others
+NOTHING = -1e9
+
+
+class LogisticMix(nn.Module):
+    """Logistic mixing of class probabilities (Mahoney 2005; Mattern 2012): softmax of the weighted sum of log probabilities.
+
+    The weights descend the gradient of the log loss at a rate that falls from `first_rate` to `last_rate`. They need
+    not add up to 1: their sum is an online temperature (Guo et al. 2017), and with one expert that is all they are.
+    """
+
+    weights: Tensor
+    items: Tensor
+
+    first_rate = 0.05
+    last_rate = 0.005
+    halving = 100  # items after which the rate is half of the first
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.full((experts,), 1 / experts, dtype=torch.float64))
+        self.register_buffer("items", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, log_probabilities: Tensor) -> Tensor:
+        """Return mixed log probabilities [batch, classes] of those of each expert [batch, experts, classes]."""
+        bounded = log_probabilities.clamp(min=FLOOR)
+        return torch.einsum("e,bec->bc", self.weights.to(bounded.dtype), bounded).log_softmax(1)
+
+    def observe(self, log_probabilities: Tensor, targets: Tensor) -> None:
+        """Follow items that have been judged: [batch, experts, classes] and class indices [batch], one after the other."""
+        bounded = log_probabilities.detach().clamp(min=FLOOR).double().cpu().numpy()
+        weights = self.weights.cpu().numpy().copy()
+        count = int(self.items)
+        for row, target in zip(bounded, targets.tolist(), strict=True):
+            logits = weights @ row
+            mixed = np.exp(logits - logits.max())
+            mixed /= mixed.sum()
+            mixed[target] -= 1
+            weights -= max(self.last_rate, self.first_rate / (1 + count / self.halving)) * (row @ mixed)
+            count += 1
+        self.weights.copy_(torch.from_numpy(weights))
+        self.items.fill_(count)
+
+
+class ErrorMix(nn.Module):
+    """Mixing of values by exponential weights over discounted absolute errors (Littlestone and Warmuth 1994; Herbster and
+    Warmuth 1998), each error in units of the label's standard deviation."""
+
+    errors: Tensor
+
+    eta = 0.5
+    discount = 0.99
+    limit = 5.0  # an error counts as at most this
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.register_buffer("errors", torch.zeros(experts, dtype=torch.float64))
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of the experts, float64 [experts], adding up to 1."""
+        return torch.softmax(-self.eta * self.errors, 0)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the mixed values [batch] of those of each expert [batch, experts]."""
+        return values @ self.weights.to(values.dtype)
+
+    def observe(self, errors: Tensor) -> None:
+        """Follow the standardised absolute errors of items that have been judged, [batch, experts]."""
+        for row in errors.clamp(max=self.limit):
+            self.errors.mul_(self.discount).add_(row)
+
+
+def let_sleep(log_probabilities: Tensor, awake: Tensor, reference: Tensor) -> Tensor:
+    """Let each expert speak only of the classes that it has met lately (specialists, Freund et al. 1997).
+
+    What it says of the others is replaced by the reference's: log probabilities [batch, experts, classes], awake bool
+    [experts, classes], reference [batch, classes]. Without this, a model that does not rehearse, or that keeps the latest
+    instances only, would vote with certainty against every class that has not come for a while.
+    """
+    asleep = ~awake  # [experts, classes]
+    if not asleep.any():
+        return log_probabilities
+    base = reference.unsqueeze(1)  # [batch, 1, classes]
+    share = base.masked_fill(asleep, NOTHING).logsumexp(2, keepdim=True)  # what the reference gives the classes awake
+    own = log_probabilities.masked_fill(asleep, NOTHING)
+    spoken = own - own.logsumexp(2, keepdim=True) + share
+    return torch.where(awake, spoken, base)

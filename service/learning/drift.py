@@ -1,0 +1,132 @@
+"""Drift: detectors over the prequential loss. They are River's (Montiel et al. 2021); here is what makes them durable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from service.settings import LearningSettings
+
+Shifts = Callable[[float], bool]
+"""Takes the next loss in, and tells whether the losses have shifted."""
+
+MOST_LOSSES = 4000  # that a detector has seen at most; then it starts again from the latest half
+
+
+def _adwin() -> Shifts:
+    """ADWIN (Bifet and Gavalda 2007): a window that is cut where its two parts differ, be it for the worse or the better.
+
+    Both call for a shorter memory: what a worse model has been taught is no longer the best of what there is to rehearse.
+    """
+    from river.drift import ADWIN
+
+    detector = ADWIN()
+
+    def shifts(loss: float) -> bool:
+        detector.update(loss)
+        return bool(detector.drift_detected)
+
+    return shifts
+
+
+def _page_hinkley() -> Shifts:
+    """Page-Hinkley (Page 1954): the accumulated deviation above the mean."""
+    from river.drift import PageHinkley
+
+    detector = PageHinkley(mode="up")
+
+    def shifts(loss: float) -> bool:
+        detector.update(loss)
+        return bool(detector.drift_detected)
+
+    return shifts
+
+
+# River is imported where a detector is made: the API processes make none, and need not wait for it.
+DETECTORS: dict[str, Callable[[], Shifts]] = {"adwin": _adwin, "page_hinkley": _page_hinkley}
+
+
+class DriftDetector:
+    """One of River's detectors. Its state is the losses that it has seen: a checkpoint holds numbers, never a pickle."""
+
+    def __init__(self, name: str) -> None:
+        self._make = DETECTORS[name]
+        self._start([])
+
+    def update(self, losses: Sequence[float]) -> bool:
+        """Take in losses, about 0..1, in their order; return whether they have shifted."""
+        shifted = [self._shifts(loss) for loss in losses]
+        self._losses.extend(losses)
+        if len(self._losses) > MOST_LOSSES:
+            self._start(self._losses[-MOST_LOSSES // 2 :])
+        return any(shifted)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as tensors."""
+        return {"losses": torch.tensor(self._losses, dtype=torch.float64)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a state that `tensors` returned, by showing a new detector the same losses."""
+        self._start(tensors["losses"].tolist())
+
+    def _start(self, losses: Sequence[float]) -> None:
+        self._shifts = self._make()
+        self._losses = list(losses)
+        for loss in losses:
+            self._shifts(loss)
+
+
+class DriftResponse:
+    """What to do about drift: `watch` says when to shorten the memory, and for a while steps are longer.
+
+    A class that is new raises the loss as drift does, and what was learned before stays true: for `new_class_items` items
+    after one, nothing is taken for drift.
+    """
+
+    new_class_items = 1000
+
+    def __init__(self, settings: LearningSettings) -> None:
+        self._settings = settings
+        self._detector = None if settings.drift == "none" else DriftDetector(settings.drift)
+        self._items = 0
+        self._grew_at = -self.new_class_items
+        self._last = (0, 0, -settings.boost_items)  # seq, version and items of the last drift
+        self._events = 0
+
+    def watch(self, losses: Tensor, last_seq: int, version: int, *, grew: bool) -> bool:
+        """Take in the losses of judged items, [batch]; return whether there is drift to respond to."""
+        self._items += len(losses)
+        if grew:
+            self._grew_at = self._items
+        if self._detector is None or not self._detector.update(losses.tolist()):
+            return False
+        if self._items - self._grew_at < self.new_class_items:
+            return False
+        self._events += 1
+        self._last = (last_seq, version, self._items)
+        return True
+
+    @property
+    def boost(self) -> float:
+        """The factor on the learning rate."""
+        return self._settings.boost if self._items - self._last[2] < self._settings.boost_items else 1.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return how often there was drift, and the sequence number and version at which it was found last."""
+        seq, version, _ = self._last
+        return {"events": self._events, "seq": seq, "version": version} if self._events else {"events": 0}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as tensors."""
+        counts = torch.tensor([self._items, self._grew_at, self._events, *self._last])
+        return {"counts": counts, **({} if self._detector is None else self._detector.tensors())}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a state that `tensors` returned."""
+        self._items, self._grew_at, self._events, *last = tensors["counts"].tolist()
+        self._last = (last[0], last[1], last[2])
+        if self._detector is not None:
+            self._detector.load(tensors)
