@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -28,6 +29,12 @@ from models.errors import InstanceError
 Batch = Mapping[str, Tensor]
 
 FLOAT_LIMIT = 1e30  # numbers are cut to this size, so that float32 and squares of differences stay finite
+
+# What Pillow raises for pictures that are cut off, lie about their size, or carry broken metadata.
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 
@@ -209,7 +216,7 @@ class Picture:
         with self._open(instance) as image:
             try:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as exc:
+            except BROKEN as exc:
                 raise InstanceError("the picture is broken and can't be decoded") from exc
         resized = upright.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, size, size]

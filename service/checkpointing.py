@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
 from service.learning.update import Item, LearningState
 from service.settings import LearningSettings, Settings
-from service.store import CheckpointStore, Entry, Part, Version
+from service.store import CheckpointStore, CorruptCheckpoint, Entry, Part, Version
 
 Shaping = dict[str, Any]
 """The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
@@ -82,7 +83,11 @@ def load_state(shaping: Shaping, device: str, checkpoints: CheckpointStore, vers
 
 def load_part(checkpoints: CheckpointStore, version: Version, part: Part) -> dict[str, Tensor]:
     """Return a part's tensors, memory-mapped. Raises CorruptCheckpoint."""
-    return load_file(checkpoints.path(version.parts[part]))
+    path = checkpoints.path(version.parts[part])
+    try:
+        return load_file(path)
+    except (OSError, RuntimeError, SafetensorError) as exc:  # retired since it was checked
+        raise CorruptCheckpoint(f"the checkpoint file {path.name} can't be loaded: {exc}") from exc
 
 
 def fingerprint(parts: Mapping[Part, str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TextIO
 
 from models.errors import SpecificationError
 from service.checkpointing import ShapingDiffers
@@ -33,6 +35,7 @@ class Handover:
 
 def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None]) -> None:
     """Do a child's work. `orphaned` is called in a thread when the supervisor is gone: its end of the pipe closes."""
+    _reports()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     handover = _receive(sys.stdin.readline())
     configure_logging(role, handover.settings.server.log_level)
@@ -46,7 +49,15 @@ def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None
 
 def report(event: str, detail: str = "") -> None:
     """Tell the supervisor something: one line of JSON on standard output."""
-    print(json.dumps({"event": event, "detail": detail}), flush=True)
+    print(json.dumps({"event": event, "detail": detail}), file=_reports(), flush=True)
+
+
+@cache
+def _reports() -> TextIO:
+    """Keep standard output for reports: what a model or a library prints goes to standard error from here on."""
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return reports
 
 
 def _receive(line: str) -> Handover:

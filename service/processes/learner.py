@@ -26,7 +26,8 @@ def work(handover: Handover) -> None:
             feedback.wake()
 
         signal.signal(signal.SIGTERM, stop)
-        learner.blame_predecessor(handover.died or "the whole service died")
+        if handover.died is not None:  # where the whole service was killed, the item at hand is not to blame
+            learner.blame_predecessor(handover.died)
         learner.run()
     feedback.close()
     checkpoints.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -34,8 +35,7 @@ class DrainingServer(uvicorn.Server):
 
 def work(handover: Handover) -> None:
     """Serve until SIGTERM. Raises what makes a start pointless, see `child.FATAL`."""
-    # uvicorn handles the signal, and raises it once more when it has stopped: that one must not kill us.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a server, there is nothing to finish
     service = _open(handover)
     config = uvicorn.Config(
         create_app(service),
@@ -47,7 +47,10 @@ def work(handover: Handover) -> None:
         timeout_graceful_shutdown=max(1, int(handover.settings.server.grace_seconds / 2)),
     )
     assert handover.socket is not None
-    DrainingServer(config, service.served.drain).run(sockets=[socket.socket(fileno=handover.socket)])
+    server = DrainingServer(config, service.served.drain)
+    # uvicorn installs its own handler, and raises the signal once more when it has stopped: that one must not kill us.
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    server.run(sockets=[socket.socket(fileno=handover.socket)])
 
 
 def _open(handover: Handover) -> Service:

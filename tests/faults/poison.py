@@ -26,6 +26,7 @@ class PoisonableHead(Classification):
             ctypes.string_at(0)
         if "memory" in labels:  # what the kernel's out-of-memory killer does, without taking the machine along
             os.kill(os.getpid(), signal.SIGKILL)
+        print("models may print")  # noqa: T201  # and must not be taken for the child's reports
         losses = super().loss(features, labels, fresh)
         return losses * torch.inf if "infinite" in labels else losses
 

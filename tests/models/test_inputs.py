@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +153,9 @@ def test_a_picture_is_kept_as_its_bytes() -> None:
 def test_the_example_is_an_instance(kind: Any) -> None:
     value = TypeAdapter(kind.instance_type).validate_python(dict(kind.example) if isinstance(kind, Picture) else kind.example)
     assert kind.collate([kind.prepare(kind.parse(value))])
+
+
+def test_a_picture_with_broken_metadata_is_told_as_broken() -> None:
+    picture = (Path(__file__).parent / "broken_exif.jpg").read_bytes()  # found by flipping bytes: Pillow raises struct.error
+    with pytest.raises(InstanceError, match="broken"):
+        Picture(size=32).prepare(picture)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,3 +42,26 @@ def test_the_pipe_of_a_listener_that_died_is_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     ring(tmp_path, "feedback")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ring_reaches_listeners_that_come_and_go_meanwhile_and_never_fails(tmp_path: Path) -> None:
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            try:
+                Bell(tmp_path, "feedback").close()
+            except OSError as exc:
+                failures.append(exc)
+
+    listener = threading.Thread(target=come_and_go)
+    listener.start()
+    try:
+        for _ in range(3_000):
+            ring(tmp_path, "feedback")
+    finally:
+        stop.set()
+        listener.join()
+    assert not failures
+    assert not list(tmp_path.iterdir())
