@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -34,8 +33,10 @@ class DrainingServer(uvicorn.Server):
 
 
 def work(handover: Handover) -> None:
-    """Serve until SIGTERM. Raises what makes a start pointless, see `child.FATAL`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is a server, there is nothing to finish
+    """Serve until SIGTERM, which ends the process at once where there is no server yet: then there is nothing to finish.
+
+    Raises what makes a start pointless, see `child.FATAL`.
+    """
     service = _open(handover)
     config = uvicorn.Config(
         create_app(service),
