@@ -33,7 +33,6 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "head": {"name": "classification", "experts": ["linear"], "labels": "open"},
     },
 }
-LEARNING: dict[str, dict[str, Any]] = {"image": {"optimizer": {"name": "adam", "lr": 0.001}}}  # what a template learns with
 ABOUT = {
     "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
     "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
@@ -56,8 +55,7 @@ def render(template: str) -> str:
     for section, field in Settings.model_fields.items():
         if isinstance(field.default, BaseModel):
             lines += ["", *_comment(field.default.__class__.__doc__ or ""), f"[{section}]"]
-            given = LEARNING.get(template, {}) if section == "learning" else {}
-            lines += _options(type(field.default).model_fields, given, table=section)
+            lines += _options(type(field.default).model_fields, {}, table=section)
     return "\n".join(lines) + "\n"
 
 

@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from service.settings import LearningSettings
 
-Shifts = Callable[[float], bool]
-"""Takes the next loss in, and tells whether the losses have shifted."""
+
+class Detector(Protocol):
+    """What is used of River's detectors."""
+
+    drift_detected: bool
+
+    def update(self, x: float) -> object:
+        """Take the next loss in."""
+
 
 MOST_LOSSES = 4000  # that a detector has seen at most; then it starts again from the latest half
 
 
-def _adwin() -> Shifts:
+def _adwin() -> Detector:
     """ADWIN (Bifet and Gavalda 2007): a window that is cut where its two parts differ, be it for the worse or the better.
 
     Both call for a shorter memory: what a worse model has been taught is no longer the best of what there is to rehearse.
     """
     from river.drift import ADWIN
 
-    detector = ADWIN()
-
-    def shifts(loss: float) -> bool:
-        detector.update(loss)
-        return bool(detector.drift_detected)
-
-    return shifts
+    detector: Detector = ADWIN()
+    return detector
 
 
-def _page_hinkley() -> Shifts:
+def _page_hinkley() -> Detector:
     """Page-Hinkley (Page 1954): the accumulated deviation above the mean."""
     from river.drift import PageHinkley
 
-    detector = PageHinkley(mode="up")
-
-    def shifts(loss: float) -> bool:
-        detector.update(loss)
-        return bool(detector.drift_detected)
-
-    return shifts
+    detector: Detector = PageHinkley(mode="up")
+    return detector
 
 
 # River is imported where a detector is made: the API processes make none, and need not wait for it.
-DETECTORS: dict[str, Callable[[], Shifts]] = {"adwin": _adwin, "page_hinkley": _page_hinkley}
+DETECTORS: dict[str, Callable[[], Detector]] = {"adwin": _adwin, "page_hinkley": _page_hinkley}
 
 
 class DriftDetector:
@@ -73,10 +70,14 @@ class DriftDetector:
         self._start(tensors["losses"].tolist())
 
     def _start(self, losses: Sequence[float]) -> None:
-        self._shifts = self._make()
+        self._detector = self._make()
         self._losses = list(losses)
         for loss in losses:
             self._shifts(loss)
+
+    def _shifts(self, loss: float) -> bool:
+        self._detector.update(loss)
+        return bool(self._detector.drift_detected)
 
 
 class DriftResponse:

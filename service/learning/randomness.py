@@ -26,7 +26,9 @@ def choices_for(seed: int, version: int, purpose: Purpose) -> np.random.Generato
 @contextmanager
 def torch_randomness_for(seed: int, version: int) -> Iterator[None]:
     """Key torch's global generators, which dropout draws from, and put them back afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    # A process that has not used CUDA has no CUDA randomness to key, and asking for it would set CUDA up.
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    devices = range(torch.cuda.device_count()) if used else ()
     with torch.random.fork_rng(devices):
         # Not torch.manual_seed: it looks for every kind of accelerator, which takes longer than a small update.
         keyed = int(choices_for(seed, version, Purpose.TORCH).integers(2**63))
