@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 FLOOR = -12.0  # a log probability counts as at least this: one expert's certainty must not be the end of the others
 NOTHING = -1e9
+
+
+def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
+    """Return the weights of a mix, [experts], for people to read."""
+    return {name: round(weight, 4) for name, weight in zip(names, weights.tolist(), strict=True)}
 
 
 class LogisticMix(nn.Module):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models import rings
+
 UNKNOWN = 1e300  # an edge that no number reaches: before anything is known, every number lies below
 MISSING = 1e38  # stands for NaN in the window: a checkpoint holds finite numbers only
 
@@ -32,14 +34,12 @@ class PiecewiseLinear(nn.Module):
 
     def observe(self, values: Tensor) -> None:
         """Take in values, float64 [batch, width]; NaN is a missing value."""
-        window = len(self.recent)
         before = int(self.seen)
         after = before + len(values)
-        places = torch.arange(before, after, device=values.device)[-window:] % window
-        self.recent[places] = values[-window:].nan_to_num(MISSING).float()
+        rings.write(self.recent, values.nan_to_num(MISSING), before)
         self.seen.fill_(after)
         if after >= self.first and before.bit_length() < after.bit_length():
-            recent = self.recent[: min(after, window)].double()
+            recent = self.recent[:after].double()
             self._move(recent.where(recent < MISSING / 2, torch.nan))
 
     def forward(self, values: Tensor) -> Tensor:

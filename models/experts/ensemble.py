@@ -28,13 +28,19 @@ Experts = Annotated[
 Hidden = Annotated[list[PositiveInt], Field(min_length=1, description="Widths of the mlp's hidden layers.")]
 
 
+def in_order(names: Sequence[ExpertName]) -> list[ExpertName]:
+    """Return the experts that are named, each once, in the order in which a head holds them: neighbours last."""
+    return [name for name in EXPERTS if name in names]
+
+
 class TrainedExperts(nn.Module):
     """The experts that learn by gradient, by name. A linear model that stands alone rehearses: it is the plain model."""
 
     def __init__(self, names: Sequence[ExpertName], width: int, plain: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
-        alone = len(names) == 1
-        self._names = [name for name in EXPERTS if name in names and name != "neighbours"]
+        named = in_order(names)
+        alone = len(named) == 1
+        self._names = [name for name in named if name != "neighbours"]
         for name in self._names:
             expert = MLP(width, outputs, hidden=hidden) if name == "mlp" else None
             self.add_module(name, expert or Linear(plain if name == "linear" else width, outputs, rehearses=alone))
@@ -44,11 +50,6 @@ class TrainedExperts(nn.Module):
 
     def __len__(self) -> int:
         return len(self._names)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The names, in order."""
-        return self._names
 
     def loss(self, features: Tensor, fresh: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the loss of each item added up over the experts that learn from it, [batch].

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models import rings
 from models.experts.base import Expert
 
 NEIGHBOURS = 7
@@ -28,11 +29,9 @@ class NeighbourMemory(nn.Module):
 
     def observe(self, features: Tensor, targets: Tensor) -> None:
         """Remember items, [batch, features] and [batch]; the oldest go."""
-        capacity = len(self.targets)
-        before = int(self.seen)
-        places = torch.arange(before, before + len(targets), device=targets.device)[-capacity:] % capacity
-        self.features[places] = features[-capacity:, : self.width].detach()
-        self.targets[places] = targets[-capacity:].to(self.targets.dtype)
+        seen = int(self.seen)
+        rings.write(self.features, features[:, : self.width].detach(), seen)
+        rings.write(self.targets, targets, seen)
         self.seen += len(targets)
 
     def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from models.base import Answer, Head, Label, Scores
 from models.errors import LabelError, SpecificationError
 from models.experts.base import Expert
-from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts
+from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts, in_order
 from models.experts.neighbours import ClassNeighbours
 from models.metrics import classification_metrics
-from models.mixing import LogisticMix, let_sleep
+from models.mixing import LogisticMix, by_name, let_sleep
 
 LabelName = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
 LabelNumber = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
@@ -65,9 +65,10 @@ class Classification(Head):
         self.open = labels == "open"
         self.max_classes = max_classes
         self.classes: dict[str, int] = {}
+        self.names = in_order(experts)
         self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=0)
         self.neighbours = ClassNeighbours(plain or width, 0, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
-        self.mix = LogisticMix(len(self._experts()))
+        self.mix = LogisticMix(len(self.names))
         self.register_buffer("last_seen", torch.zeros(0, dtype=torch.int64))  # [classes], counted in observed items
         self.register_buffer("observed", torch.zeros((), dtype=torch.int64))
         self._name(classes)
@@ -163,8 +164,7 @@ class Classification(Head):
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
-        names = [*self.experts.names, *([] if self.neighbours is None else ["neighbours"])]
-        return {name: round(weight, 4) for name, weight in zip(names, self.mix.weights.tolist(), strict=True)}
+        return by_name(self.names, self.mix.weights)
 
     def _experts(self) -> list[Expert]:
         return [*self.experts, *([] if self.neighbours is None else [self.neighbours])]

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from models.base import Answer, Head, Label, Scores
 from models.errors import LabelError
-from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts
+from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts, in_order
 from models.experts.neighbours import ValueNeighbours
 from models.inputs import FLOAT_LIMIT
 from models.metrics import regression_metrics
-from models.mixing import ErrorMix
+from models.mixing import ErrorMix, by_name
 from models.statistics import RunningMoments
 
 Z_LIMIT = 10.0
@@ -50,9 +50,10 @@ class Regression(Head):
     ) -> None:
         super().__init__()
         self.moments = RunningMoments(1)
+        self.names = in_order(experts)
         self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=1)
         self.neighbours = ValueNeighbours(plain or width, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
-        self.mix = ErrorMix(len(self.experts) + (self.neighbours is not None))
+        self.mix = ErrorMix(len(self.names))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return what each expert says on the label's scale, float64 [batch, experts]."""
@@ -112,5 +113,4 @@ class Regression(Head):
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
-        names = [*self.experts.names, *([] if self.neighbours is None else ["neighbours"])]
-        return {name: round(weight, 4) for name, weight in zip(names, self.mix.weights.tolist(), strict=True)}
+        return by_name(self.names, self.mix.weights)
