@@ -203,10 +203,6 @@ class Learner:
 
 
 def use_deterministic_torch(threads: int) -> None:
-    """Make torch compute the same bits again: fixed threads, deterministic kernels (a warning where there are none).
-
-    Numbers below float32's normal range are taken for zero: optimizer states fade into them, and they cost ten times as much.
-    """
+    """Make torch compute the same bits again: fixed threads, deterministic kernels (a warning where there are none)."""
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(True, warn_only=True)

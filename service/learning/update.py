@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.base import Label, OnlineModel
+from service.learning.arithmetic import subnormals_as_zero
 from service.learning.averaging import WeightAverage
 from service.learning.drift import DriftResponse
 from service.learning.evaluation import Prequential
@@ -79,7 +80,7 @@ class LearningState:
         """
         seqs = [seq for step in steps for seq in step.new]
         if seqs:
-            with torch_randomness_for(self.settings.seed, self.version + 1):
+            with torch_randomness_for(self.settings.seed, self.version + 1), subnormals_as_zero():
                 self._learn(steps, items, seqs)
             check_finite(self.model)
         self.version += 1
