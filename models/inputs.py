@@ -215,7 +215,7 @@ class Picture:
         """Decode to uint8 [3, size, size], upright by its EXIF orientation. Raises InstanceError."""
         with self._open(instance) as image:
             try:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
             except BROKEN as exc:
                 raise InstanceError("the picture is broken and can't be decoded") from exc
         resized = upright.resize((self.size, self.size), Image.Resampling.BILINEAR)
@@ -229,9 +229,16 @@ class Picture:
         """Read the header only, so that the size is known before any pixel is decoded."""
         try:
             image = Image.open(io.BytesIO(payload), formats=tuple(self.formats.values()))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+        except Image.DecompressionBombError as exc:  # Pillow has a limit of its own
+            raise InstanceError(f"the picture has far more pixels than the limit of {self.max_pixels}") from exc
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as exc:
             raise InstanceError("not a readable JPEG, PNG or WebP") from exc
         width, height = image.size
         if width * height > self.max_pixels:
             raise InstanceError(f"the picture has {width * height} pixels, the limit is {self.max_pixels}")
         return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale a grey picture of 16 bits (a PNG's most) down: Pillow's own conversion cuts every value over 255 off."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I") else image

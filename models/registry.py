@@ -8,7 +8,9 @@ A specification is plain data, as it stands in everlearn.toml and is recorded in
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +74,7 @@ def part(field: str, key: str, known: Mapping[str, Any], specification: Specific
     if not isinstance(specification, Mapping) or key not in specification:
         raise SpecificationError(f"{field}.{key}", f"missing; allowed: {allowed}")
     name = specification[key]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise SpecificationError(f"{field}.{key}", f"{name!r} is not one of {allowed}")
     options = {option: value for option, value in specification.items() if option != key}
     return known[name], check_options(field, known[name], options)
@@ -93,8 +95,8 @@ def _custom(specification: Specification) -> type[OnlineModel]:
     module_name, _, name = str(path).partition(":")
     try:
         factory: object = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise SpecificationError("model.class", f"can't import {path!r} ({exc}); expected package.module:Class") from exc
+    except Exception as exc:  # a module of the user's own may raise anything
+        raise SpecificationError("model.class", f"can't import {path!r} ({_told(exc)}); expected package.module:Class") from exc
     if not (isinstance(factory, type) and issubclass(factory, OnlineModel)):
         raise SpecificationError("model.class", f"{path} is not a subclass of models.OnlineModel")
     return factory
@@ -102,4 +104,15 @@ def _custom(specification: Specification) -> type[OnlineModel]:
 
 def _build_custom(specification: Specification) -> OnlineModel:
     options = {name: value for name, value in specification.items() if name != "class"}
-    return _custom(specification)(**options)
+    try:
+        return _custom(specification)(**options)
+    except SpecificationError:
+        raise
+    except Exception as exc:
+        raise SpecificationError("model.class", f"{specification['class']} can't be made ({_told(exc)})") from exc
+
+
+def _told(error: Exception) -> str:
+    """Say what was raised and where, in one line."""
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}; {Path(raised.filename).name} line {raised.lineno}"

@@ -19,7 +19,7 @@ from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
 from service.learning.update import Item, LearningState
 from service.settings import LearningSettings, Settings
-from service.store import CheckpointStore, CorruptCheckpoint, Entry, Part, Version
+from service.store import CheckpointStore, CorruptCheckpoint, DataDirectoryError, Entry, FeedbackLog, Part, Version
 
 Shaping = dict[str, Any]
 """The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
@@ -49,6 +49,16 @@ def check_shaping(recorded: Shaping, given: Shaping) -> None:
         raise ShapingDiffers(
             f"the data directory was made with other settings: {'; '.join(differences)}."
             " Put them back, or name another data directory with --data"
+        )
+
+
+def check_log(feedback: FeedbackLog, checkpoints: CheckpointStore) -> None:
+    """Raise DataDirectoryError where the log ends before what the newest version has learned from."""
+    newest = checkpoints.latest()
+    if newest is not None and feedback.end() < newest.last_seq:
+        raise DataDirectoryError(
+            f"the feedback log ends at seq {feedback.end()}, and version {newest.version} contains seq {newest.last_seq}:"
+            " the log is lost or older than the versions. Put it back; new feedback would get numbers that were given before"
         )
 
 

@@ -24,6 +24,7 @@ from service.settings import Settings, load_settings
 WINDOW = 1000  # items in the report's `value_last_1000`
 MOST_CLASSES = 50  # whole numbers with more distinct values than this are numbers to predict, not classes
 TRUTH = {"true": True, "false": False}
+MISSING = ("", "?", "na", "nan", "null")  # a missing number, as statistics programs write it
 
 Row = dict[str, str]
 
@@ -35,6 +36,8 @@ class StreamError(Exception):
 def run(stream: Path, label: str, config: Path | None, report: Path | None) -> None:
     """Evaluate a CSV file and print what came out. Raises StreamError, SettingsError or SpecificationError."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if report and not report.parent.is_dir():
+        raise StreamError(f"{report} can't be written: there is no folder {report.parent}")
     columns, rows = _survey(stream, label)
     settings = load_settings(config) if config else Settings(model=_specification(columns, label))
     if config is None:
@@ -105,13 +108,21 @@ class _Reader:
         values = {name: value for name, value in row.items() if name != label}
         try:
             instance = self._instances.validate_python(self._instance(values))
-            wanted = row[label] if self._head.task == "classification" else float(row[label])
-            parsed = self._head.parse_label(self._labels.validate_python(wanted))
-            return Item(self._input.prepare(self._input.parse(instance)), parsed)
+            prepared = self._input.prepare(self._input.parse(instance))
         except ValidationError as exc:
             raise StreamError(f"line {line}: {_explain(exc, list(values))}") from exc
-        except (InstanceError, LabelError, ValueError) as exc:
+        except (InstanceError, ValueError) as exc:
             raise StreamError(f"line {line}: {exc}") from exc
+        return Item(prepared, self._label(line, row[label], label))
+
+    def _label(self, line: int, text: str, column: str) -> Any:
+        try:
+            wanted = text if self._head.task == "classification" else _number(text)
+            return self._head.parse_label(self._labels.validate_python(wanted))
+        except ValidationError as exc:
+            raise StreamError(f"line {line}: column {column!r}: {exc.errors()[0]['msg']}") from exc
+        except (LabelError, ValueError) as exc:
+            raise StreamError(f"line {line}: column {column!r}: {exc}") from exc
 
     def _instance(self, values: Mapping[str, str]) -> Any:
         if isinstance(self._input, Vector):
@@ -143,11 +154,11 @@ def _explain(error: ValidationError, columns: Sequence[str]) -> str:
 
 
 def _typed(value: str, kind: str) -> float | bool | str | None:
-    """Return a cell as a record has it; an empty cell is a missing value."""
+    """Return a cell as a record has it; an empty cell is a missing value, as are MISSING among numbers."""
     if not value:
         return None
     if kind == "number":
-        return _number(value)
+        return None if value.lower() in MISSING else _number(value)
     if kind == "boolean":
         if value.lower() not in TRUTH:
             raise ValueError(f"{value!r} is neither true nor false")
@@ -166,11 +177,13 @@ class _Column:
         if not value:
             return
         self.booleans = self.booleans and value.lower() in TRUTH
-        if self.numbers:
+        if self.numbers and value.lower() not in MISSING:
             try:
-                self.whole = self.whole and float(value).is_integer()
+                whole = float(value).is_integer()
             except ValueError:
                 self.numbers = False
+            else:
+                self.whole = self.whole and whole
         if len(self.distinct) <= MOST_CLASSES:
             self.distinct.add(value)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from service.checkpointing import Shaping, environment, fingerprint, item, load_state
+from service.checkpointing import Shaping, available, environment, fingerprint, item, load_state
 from service.learner import use_deterministic_torch
 from service.learning.update import LearningState, Step
 from service.settings import LearnerSettings
@@ -32,7 +32,11 @@ class Replayed:
 def replay(
     shaping: Shaping, settings: LearnerSettings, feedback: FeedbackLog, checkpoints: CheckpointStore, *, after: int = 0
 ) -> Iterator[Replayed]:
-    """Recompute every version after a stored one, by the steps its row records. Raises CorruptCheckpoint."""
+    """Recompute every version after a stored one, by the steps its row records.
+
+    Raises CorruptCheckpoint, ReplayImpossible, and SpecificationError where the learner's device is not here.
+    """
+    available("learner.device", settings.device)
     use_deterministic_torch(settings.threads)
     here = environment(settings.device, settings.threads)
     start = checkpoints.get(after)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
@@ -171,6 +172,10 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, A
         gathered = sources(**{section: dict(values) for section, values in (flags or {}).items() if values})
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"{path} is not valid TOML: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{path} is not in UTF-8: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} can't be read: {exc.strerror}") from exc
     except SettingsSourceError as exc:
         raise SettingsError(_unreadable_variable(exc)) from exc
     except ValidationError as exc:
@@ -189,14 +194,30 @@ def _check_variables(environment: Mapping[str, str]) -> None:
 
 
 def _unreadable_variable(exc: SettingsSourceError) -> str:
-    """Name the variable that pydantic-settings could not read as JSON: it says the field only."""
+    """Name the variable that pydantic-settings could not read as JSON: it says the section only."""
     named = re.search(r'field "(\w+)"', str(exc))
-    return f"{PREFIX}{named[1].upper()}: not valid JSON" if named else str(exc)
+    if named is None:
+        return str(exc)
+    section = Settings.model_fields[named[1]].annotation
+    fields = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
+    tables = [name for name, field in fields.items() if get_origin(field.annotation) is dict]
+    variables = [PREFIX + named[1].upper(), *(f"{PREFIX}{named[1]}_{table}".upper() for table in tables)]
+    given = {name.upper(): value for name, value in os.environ.items()}
+    return f"{next(name for name in variables if not _is_json(given.get(name, 'null')))}: not valid JSON"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _first_line(exc: ValidationError) -> str:
     """Say in one line which field is wrong and what is allowed."""
-    error = exc.errors()[0]
+    # A name that does not exist first: it may be the reason why another one is missing.
+    error = min(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "missing" and field == "model":
         return "model: missing; write a configuration with `everlearn init --template digits`, or name one with --config"

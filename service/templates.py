@@ -16,6 +16,7 @@ from service.settings import Settings
 
 RECORD_FIELDS = {"age": "number", "city": "string", "member": "boolean"}
 
+# What a template says of the model's parts, and of other sections where the defaults do not suit it.
 TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
         "input": {"kind": "vector", "length": 64},
@@ -31,6 +32,7 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "input": {"kind": "image", "size": 224},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all"},
         "head": {"name": "classification", "experts": ["linear"], "labels": "open"},
+        "store": {"checkpoints": 10},  # of 180 MB each: the weights, their average, and two moments of Adam
     },
 }
 ABOUT = {
@@ -48,14 +50,14 @@ PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
 def render(template: str) -> str:
     """Return a template as TOML. What a template leaves at its default stands there as a comment."""
     lines = [f"# everlearn.toml: {ABOUT[template]}", *_about_sources()]
-    for part, given in TEMPLATES[template].items():
-        key, known = PARTS[part]
+    for part, (key, known) in PARTS.items():
+        given = TEMPLATES[template][part]
         lines += ["", f"[model.{part}]", f"# One of: {', '.join(known)}.", f"{key} = {_toml(given[key])}"]
         lines += _options(options_of(known[given[key]]).model_fields, given, table=f"model.{part}")
     for section, field in Settings.model_fields.items():
         if isinstance(field.default, BaseModel):
             lines += ["", *_comment(field.default.__class__.__doc__ or ""), f"[{section}]"]
-            lines += _options(type(field.default).model_fields, {}, table=section)
+            lines += _options(type(field.default).model_fields, TEMPLATES[template].get(section, {}), table=section)
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.replay import ascending, replay
+from service.replay import ReplayImpossible, ascending, replay
 from service.settings import LearnerSettings
 from service.store import CheckpointStore, FeedbackLog, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
@@ -21,6 +21,9 @@ def verify_versions(data: Path) -> bool:
     feedback, checkpoints = EmbeddedFeedbackLog(directory), EmbeddedCheckpointStore(directory, keep=2)
     try:
         return _verify(feedback, checkpoints)
+    except ReplayImpossible as exc:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"everlearn: {exc}")
+        return False
     finally:
         feedback.close()
         checkpoints.close()

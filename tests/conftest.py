@@ -20,6 +20,9 @@ from tests.running import DIGITS, ROOT, RunningService, wait_for
 settings.register_profile("everlearn", deadline=None)
 settings.load_profile("everlearn")
 
+# A shell script starts what it puts into the background with Ctrl-C ignored, and every process below inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def digits() -> list[tuple[list[float], str]]:
@@ -65,5 +68,5 @@ def demo(demo_folder: Path) -> Iterator[tuple[str, str]]:
         assert process.poll() is None, text
         yield text.split("serving on ")[1].split(",")[0], text
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(60)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import tomllib
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,7 +75,11 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
         ({"EVERLEARN_SERVER_PORT": "yes"}, "server.port"),
         ({"EVERLEARN_SERVER_PROT": "1"}, "server.prot: no such setting; allowed: grace_seconds, host"),
         ({"EVERLEARN_SERVING_DEVICE": "tpu"}, "serving.device"),
-        ({"EVERLEARN_MODEL": "{x"}, "EVERLEARN_MODEL"),
+        ({"EVERLEARN_MODEL": "{x"}, "EVERLEARN_MODEL: not valid JSON"),
+        (
+            {"EVERLEARN_LEARNING_OPTIMIZER": "sgd", "EVERLEARN_LEARNING_DRIFT": "none"},
+            "EVERLEARN_LEARNING_OPTIMIZER: not valid",
+        ),
         ({"EVERLEARN_NOWHERE_X": "1"}, "EVERLEARN_NOWHERE_X: no such section; allowed: model"),
     ],
 )
@@ -96,17 +102,34 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
             DIGITS + "[learning.optimizer]\nname = 'adam'\nrate = 1\n",
             "learning.optimizer.rate: no such option; allowed: amsgrad",
         ),
+        (DIGITS.replace("[model.input]", "[modle]\n[model.input]"), "modle: no such setting; allowed: learner, learning"),
+        ("[modle]\n", "modle: no such setting; allowed: learner, learning"),
+        (DIGITS.replace('"tabular"', '["tabular"]'), "model.encoder.name: ['tabular'] is not one of tabular"),
         ("[model]\nclass = 'nowhere:Model'\n", "model.class: can't import 'nowhere:Model'"),
+        ("[model]\nclass = 'wrong:Model'\n", "SyntaxError: "),
+        ("[model]\nclass = 'raising:Model'\n", "raising:Model can't be made (RuntimeError: no; raising.py line 4)"),
     ],
 )
 def test_a_wrong_configuration_stops_the_start_with_one_line(tmp_path: Path, config: str, says: str) -> None:
     (tmp_path / "everlearn.toml").write_text(config)
-    done = everlearn("serve", "--port", "0", cwd=tmp_path)
+    (tmp_path / "wrong.py").write_text("class Model(:\n")
+    (tmp_path / "raising.py").write_text(
+        "from models import OnlineModel\nclass Model(OnlineModel):\n    def __init__(self):\n        raise RuntimeError('no')\n"
+    )
+    done = everlearn("serve", "--port", "0", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 78
     last = done.stderr.splitlines()[-1]
     assert last.startswith("everlearn: ")
     assert says in last
     assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_is_not_text_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "everlearn.toml").write_bytes(b"# \xff\n")
+    done = everlearn("serve", cwd=tmp_path)
+    assert done.returncode == 78
+    assert done.stderr.startswith("everlearn: everlearn.toml is not in UTF-8")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_flags_win_over_the_environment_and_the_environment_over_the_file(
@@ -148,6 +171,28 @@ def test_replay_names_the_first_version_that_differs(tmp_path: Path, digits: Dig
     done = everlearn("replay", "--data", str(service.data), "--verify")
     assert done.returncode == 1
     assert "version 2 differs" in done.stderr
+
+
+def test_replay_names_what_the_log_does_not_have(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        with service.client() as client:
+            learn(client, digits[:2])
+        service.stop()
+    with closing(sqlite3.connect(service.data / "feedback.db")) as database, database:
+        database.execute("DELETE FROM feedback WHERE seq = 2")
+    done = everlearn("replay", "--data", str(service.data), "--verify")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "everlearn: version 1 learned from seq 2, which the log does not have"
+
+
+def test_replay_of_what_a_gpu_learned_needs_one(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        service.stop()
+    with closing(sqlite3.connect(service.data / "versions.db")) as database, database:
+        database.execute("UPDATE versions SET environment = json_set(environment, '$.device', 'cuda:99')")
+    done = everlearn("replay", "--data", str(service.data), "--verify")
+    assert done.returncode == 78
+    assert done.stderr.strip().startswith("everlearn: learner.device: 'cuda:99' is not there")
 
 
 def test_replay_says_when_the_environment_differs(tmp_path: Path, digits: Digits) -> None:

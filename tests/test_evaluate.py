@@ -89,6 +89,40 @@ def test_a_file_with_something_wrong_is_told_by_line_or_column(tmp_path: Path, c
     assert "Traceback" not in done.stderr
 
 
+def test_a_column_is_text_as_soon_as_one_cell_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "late.csv", ["x", "y"], [[1, 1], [2, 2.5], [3, 3], [4, "none"]])
+    done = everlearn("evaluate", str(path), "--label", "y")
+    assert "classification of y from numbers x" in done.stderr
+    assert json.loads(done.stdout)["items"] == 4
+
+
+def test_what_statistics_programs_write_for_a_missing_number_is_missing(tmp_path: Path) -> None:
+    rows: Rows = [[n, cell, n % 2] for n, cell in enumerate(["NaN", "NA", "?", "null", "", 1.5] * 3)]
+    path = write(tmp_path / "holes.csv", ["x", "z", "y"], rows)
+    done = everlearn("evaluate", str(path), "--label", "y")
+    assert "from numbers x, z" in done.stderr
+    assert json.loads(done.stdout)["items"] == 18
+
+
+def test_a_report_that_could_not_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.csv", ["x", "y"], [[1, 1]] * 3)
+    done = everlearn("evaluate", str(path), "--label", "y", "--report", str(tmp_path / "nowhere" / "r.json"))
+    assert done.returncode == 78
+    assert done.stderr.startswith("everlearn: ")
+    assert f"no folder {tmp_path / 'nowhere'}" in done.stderr
+
+
+def test_a_label_that_does_not_fit_is_told_by_line_and_column(tmp_path: Path) -> None:
+    config = tmp_path / "everlearn.toml"
+    config.write_text(
+        '[model.input]\nkind = "vector"\nlength = 1\n[model.encoder]\nname = "tabular"\n[model.head]\nname = "regression"\n'
+    )
+    path = write(tmp_path / "d.csv", ["x", "y"], [[1, 1], [1, "much"]])
+    done = everlearn("evaluate", str(path), "--label", "y", "--config", str(config))
+    assert done.returncode == 78
+    assert "line 3: column 'y': 'much' is not a number" in done.stderr
+
+
 def test_a_cell_that_does_not_fit_the_configuration_is_told_by_line_and_column(tmp_path: Path) -> None:
     config = tmp_path / "everlearn.toml"
     config.write_text(

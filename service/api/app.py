@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import time
 import uuid
@@ -19,6 +21,8 @@ from service.api import feedback, operation, predict, problems, versions
 from service.api.documentation import document
 from service.api.schemas import contract_for
 from service.api.service import Service
+
+log = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 
@@ -49,7 +53,10 @@ def create_app(service: Service) -> FastAPI:
 
 
 class Edge:
-    """What every request passes: its id goes into the answer, its route, status and time into the metrics."""
+    """What every request passes: its id goes into the answer, its route, status and time into the metrics.
+
+    Here ends what no route raises on purpose: further out, Starlette and uvicorn would answer it without an id.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -61,14 +68,23 @@ class Edge:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
+        answering = False
 
         async def send_on(message: Message) -> None:
+            nonlocal answering
             if message["type"] == "http.response.start":
+                answering = True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
                 _observe(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, send_on)
+        try:
+            await self._app(scope, receive, send_on)
+        except (Exception, asyncio.CancelledError) as exc:
+            log.error("api.failed: request %s", request_id, exc_info=exc if isinstance(exc, Exception) else None)
+            if answering:
+                raise
+            await problems.unexpected(exc)(scope, receive, send_on)
 
 
 def _request_id(scope: Scope) -> str:

@@ -36,30 +36,34 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         """Answer every instance by one version of the model, which the answer names."""
         if service.served.now is None:
             raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
-        instances, top_k = await parse(request)
-        prepared = await service.prepare(instances, [f"/instances/{index}" for index in range(len(instances))])
+        instances, pointers, top_k = await parse(request)
+        prepared = await service.prepare(instances, pointers)
         answers = await _answered(request, service.batcher.submit(Question(prepared, top_k)))
         return _response(service, instances, answers)
 
-    async def parse(request: Request) -> tuple[Sequence[Any], int | None]:
+    async def parse(request: Request) -> tuple[Sequence[Any], Sequence[str], int | None]:
+        """Return the instances, where in the body each of them is, and top_k."""
         media_type = media_type_of(request)
         if media_type == JSON:
             body = parse_json(contract.predict, await read(request, limits.body_bytes))
-            return [_parsed(service, value, index) for index, value in enumerate(body.instances)], body.top_k
+            pointers = [f"/instances/{index}" for index in range(len(body.instances))]
+            instances = [_parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
+            return instances, pointers, body.top_k
         if media_type in kind.media_types:
-            return parse_raw(kind, await read(request, limits.body_bytes), media_type), top_k_of(request)
+            return parse_raw(kind, await read(request, limits.body_bytes), media_type), [""], top_k_of(request)
         if media_type == MULTIPART and kind.media_types:
-            return await parse_files(request, kind, limits), top_k_of(request)
+            instances = await parse_files(request, kind, limits)
+            return instances, [f"/{index}" for index in range(len(instances))], top_k_of(request)
         raise unsupported(media_type, [JSON, *kind.media_types, *([MULTIPART] if kind.media_types else [])])
 
     return router
 
 
-def _parsed(service: Service, value: Any, index: int) -> Any:
+def _parsed(service: Service, value: Any, pointer: str) -> Any:
     try:
         return service.model.input.parse(value)
     except InstanceError as exc:
-        raise at(f"/instances/{index}", exc) from exc
+        raise at(pointer, exc) from exc
 
 
 async def _answered(request: Request, answers: asyncio.Future[Answers]) -> Answers:

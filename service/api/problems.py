@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ class Problem(Exception):
 
 def at(pointer: str, error: InstanceError | LabelError) -> Problem:
     """Return the problem of an instance or label that the model can't take."""
-    return Problem(INVALID, f"{pointer}: {error}", faults=[Fault(pointer=pointer, detail=str(error))])
+    fault = Fault(pointer=pointer, detail=str(error))
+    return Problem(INVALID, _told(fault), faults=[fault])
 
 
 def invalid_json(error: ValidationError, body: bytes) -> Problem:
@@ -108,7 +110,7 @@ def invalid_json(error: ValidationError, body: bytes) -> Problem:
     if errors[0]["type"] == "json_invalid":
         return Problem(MALFORMED, errors[0]["msg"])
     faults = _faults(errors, from_json(body))
-    return Problem(INVALID, f"{faults[0].pointer or 'the body'}: {faults[0].detail}", faults=faults)
+    return Problem(INVALID, _told(faults[0]), faults=faults)
 
 
 def of_append(refusal: AppendRefused) -> Problem:
@@ -130,11 +132,16 @@ def install(app: FastAPI) -> None:
         return _problem_of(exc).response()
 
     handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, ClientDisconnect, HTTPException)
-    for error in (*handled, RequestValidationError, Exception):
+    for error in (*handled, RequestValidationError):
         app.add_exception_handler(error, answer)
 
 
-def _problem_of(exc: Exception) -> Problem:
+def unexpected(exc: BaseException) -> Response:
+    """Return the answer to what no route raises on purpose."""
+    return _problem_of(exc).response()
+
+
+def _problem_of(exc: BaseException) -> Problem:
     match exc:
         case Problem():
             return exc
@@ -153,16 +160,27 @@ def _problem_of(exc: Exception) -> Problem:
             return Problem(CLIENT_GONE, "the rest of the request did not come")
         case RequestValidationError():
             faults = [Fault(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in exc.errors()]
-            return Problem(INVALID, f"{faults[0].pointer}: {faults[0].detail}", faults=faults[:MAX_ERRORS])
-        case HTTPException(status_code=404):
-            return Problem(NOT_FOUND, "there is nothing at this path")
-        case HTTPException(status_code=405):
-            return Problem(METHOD_NOT_ALLOWED, "this path does not take this method", headers=exc.headers)
+            return Problem(INVALID, _told(faults[0]), faults=faults[:MAX_ERRORS])
+        case asyncio.CancelledError():  # the server's grace is over
+            return Problem(NOT_READY, "the service stopped before the request was completed", headers=RETRY_AFTER)
         case HTTPException():
-            status = HTTPStatus(exc.status_code)
-            return Problem(Kind("http", status, status.phrase), str(exc.detail), headers=exc.headers)
+            return _of_http(exc)
         case _:
             return Problem(INTERNAL, "the request was not completed; the log of the service says why")
+
+
+def _of_http(exc: HTTPException) -> Problem:
+    match HTTPStatus(exc.status_code):
+        case HTTPStatus.NOT_FOUND:
+            return Problem(NOT_FOUND, "there is nothing at this path")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            return Problem(METHOD_NOT_ALLOWED, "this path does not take this method", headers=exc.headers)
+        case status:
+            return Problem(Kind("http", status, status.phrase), str(exc.detail), headers=exc.headers)
+
+
+def _told(fault: Fault) -> str:
+    return f"{fault.pointer or 'the body'}: {fault.detail}"
 
 
 def _faults(errors: Sequence[ErrorDetails], body: Any) -> list[Fault]:

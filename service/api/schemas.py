@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter, WithJsonSchema, create_model
 
 from models.base import OnlineModel
 from service.settings import LimitSettings
@@ -14,7 +14,11 @@ from service.settings import LimitSettings
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Time = Annotated[float, PlainSerializer(lambda at: datetime.fromtimestamp(at, UTC).isoformat(), return_type=datetime)]
+Time = Annotated[
+    float,
+    PlainSerializer(lambda at: datetime.fromtimestamp(at, UTC).isoformat(), return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 
 
 class PredictRequest(BaseModel):

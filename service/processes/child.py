@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,9 @@ from service.checkpointing import ShapingDiffers
 from service.processes import EXIT_CONFIG
 from service.processes.logs import configure_logging
 from service.settings import Settings
-from service.store import CorruptCheckpoint, DataDirectoryError, LearnerRunning
+from service.store import CorruptCheckpoint, DataDirectoryError, LearnerRunning, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 FATAL = (SpecificationError, ShapingDiffers, DataDirectoryError, LearnerRunning, CorruptCheckpoint)
 
@@ -45,6 +48,9 @@ def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None
     except FATAL as exc:
         report("fatal", str(exc))
         sys.exit(EXIT_CONFIG)
+    except StoreUnavailable as exc:  # while it was opened: a full disk, say, that is not full for ever
+        log.error("%s.store_failed: %s", role, exc)
+        sys.exit(1)
 
 
 def report(event: str, detail: str = "") -> None:

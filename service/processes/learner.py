@@ -6,9 +6,9 @@ import os
 import signal
 from functools import partial
 
-from service.checkpointing import shaping_of
+from service.checkpointing import check_log, shaping_of
 from service.learner import Learner
-from service.processes.child import Handover, run
+from service.processes.child import Handover, report, run
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
 
 
@@ -18,6 +18,7 @@ def work(handover: Handover) -> None:
     directory = DataDirectory(settings.store.data).open()
     feedback = EmbeddedFeedbackLog(directory)
     checkpoints = EmbeddedCheckpointStore(directory, keep=settings.store.checkpoints)
+    check_log(feedback, checkpoints)
     with checkpoints.lead():
         learner = Learner(shaping_of(settings), settings.learner, feedback, checkpoints, directory.suspicion)
 
@@ -28,6 +29,7 @@ def work(handover: Handover) -> None:
         signal.signal(signal.SIGTERM, stop)
         if handover.died is not None:  # where the whole service was killed, the item at hand is not to blame
             learner.blame_predecessor(handover.died)
+        report("ready")
         learner.run()
     feedback.close()
     checkpoints.close()

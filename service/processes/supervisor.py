@@ -39,7 +39,7 @@ class StartError(Exception):
 def serve(settings: Settings, started: Callable[[str], None], ready: Callable[[str], None]) -> int:
     """Run the service until SIGTERM or SIGINT; return the exit status.
 
-    `started` is called with the URL once the port is bound, `ready` once every worker answers predictions.
+    `started` is called with the URL once the port is bound, `ready` once every worker answers and the learner learns.
     Raises StartError and DataDirectoryError.
     """
     DataDirectory(settings.store.data).create()
@@ -60,6 +60,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
         self._settings = settings
+        self._listener = listener
         self._ready = ready
         self._learner = Child("learner", settings, None)
         self._workers = [Child("worker", settings, listener) for _ in range(settings.server.workers)]
@@ -120,12 +121,13 @@ class Supervisor:
             self._fatal = detail
         elif event == "ready":
             child.ready = True
-            if not self._announced and all(worker.ready for worker in self._workers):
+            if not self._announced and all(child.ready for child in self._children):
                 self._announced = True
                 self._ready()
 
     def _stop(self) -> bool:
         """Stop the workers, then the learner; return whether all ended within the grace time."""
+        self._listener.close()  # the workers close theirs: with the last one, a new connection is refused at once
         deadline = time.monotonic() + self._settings.server.grace_seconds
         clean = self._end(self._workers, deadline - min(2.0, self._settings.server.grace_seconds / 4))
         return self._end([self._learner], deadline) and clean

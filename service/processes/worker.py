@@ -14,8 +14,9 @@ import uvicorn
 from service import metrics
 from service.api.app import create_app
 from service.api.service import Service
-from service.checkpointing import check_shaping, shaping_of
+from service.checkpointing import check_log, check_shaping, shaping_of
 from service.processes.child import Handover, report, run
+from service.processes.http import BoundedHeadProtocol
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog, EmbeddedPredictionJournal
 
 
@@ -40,6 +41,7 @@ def work(handover: Handover) -> None:
     service = _open(handover)
     config = uvicorn.Config(
         create_app(service),
+        http=BoundedHeadProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -62,10 +64,12 @@ def _open(handover: Handover) -> Service:
     shaping = shaping_of(settings)
     if recorded := checkpoints.shaping():
         check_shaping(recorded, shaping)
+    feedback = EmbeddedFeedbackLog(directory)
+    check_log(feedback, checkpoints)
     return Service(
         settings,
         shaping,
-        feedback=EmbeddedFeedbackLog(directory),
+        feedback=feedback,
         journal=EmbeddedPredictionJournal(
             directory,
             max_age=store.journal_seconds,

@@ -6,6 +6,8 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -47,6 +49,30 @@ def check_problem(answer: httpx.Response, status: int, kind: str) -> None:
     assert body["detail"]
     assert "Traceback" not in answer.text
     assert ".py" not in answer.text
+
+
+def test_what_no_route_expects_is_a_500_with_its_id_in_answer_metrics_and_log(tmp_path: Path) -> None:
+    with RunningService(tmp_path, '[model]\nclass = "tests.api.failing:Failing"\n') as service, service.client() as client:
+        learn(client, [([1.0], "a")])
+        answer = client.post("/predict", json={"instances": [[1.0]]}, headers={"X-Request-ID": "mine-1"})
+        check_problem(answer, 500, "internal")
+        assert answer.headers["x-request-id"] == "mine-1"
+        assert "api.failed: request mine-1" in service.log()
+        assert 'everlearn_http_requests_total{method="POST",route="/predict",status="500"} 1.0' in client.get("/metrics").text
+
+
+def test_a_request_head_without_an_end_is_431_before_it_fills_the_memory(service: RunningService) -> None:
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        with suppress(ConnectionError):
+            for _ in range(4000):  # 40 MB
+                connection.sendall(b"X-Header: " + b"x" * 10_000 + b"\r\n")
+            pytest.fail("everything was taken")
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n" + b"X-Header: " + b"x" * 550_000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+        assert service.log().count("Traceback") == 0
 
 
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])

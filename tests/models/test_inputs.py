@@ -3,9 +3,11 @@ from __future__ import annotations
 import base64
 import io
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -159,3 +161,17 @@ def test_a_picture_with_broken_metadata_is_told_as_broken() -> None:
     picture = (Path(__file__).parent / "broken_exif.jpg").read_bytes()  # found by flipping bytes: Pillow raises struct.error
     with pytest.raises(InstanceError, match="broken"):
         Picture(size=32).prepare(picture)
+
+
+def test_a_grey_png_of_16_bits_keeps_its_shades() -> None:
+    shades = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    pixels = Picture(size=16).prepare(encoded(Image.fromarray(shades)))
+    assert torch.equal(pixels[0], torch.from_numpy((shades >> 8).astype(np.uint8)))
+
+
+def test_a_picture_over_pillows_own_limit_is_told_by_its_size() -> None:
+    bomb = bytearray(encoded(Image.new("1", (8, 8))))
+    bomb[16:24] = (20_000).to_bytes(4, "big") * 2  # its header's width and height
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(InstanceError, match="more pixels than the limit of 1000"):
+        Picture(size=16, max_pixels=1000).prepare(bytes(bomb))

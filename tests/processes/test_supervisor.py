@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -41,6 +43,24 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_a_committed_version(tmp_p
         with service.client() as client:
             wait_for(lambda: client.get("/model").json()["lag"] == 0, "the rest to be learned")
             assert client.get("/model").json()["log_seq"] >= len(answers)
+
+
+def test_while_it_drains_new_connections_are_refused_and_what_is_cut_off_is_told(tmp_path: Path) -> None:
+    with RunningService(tmp_path, DIGITS + "[server]\ngrace_seconds = 6\n") as service:
+        address = urlsplit(service.url)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as upload:
+            upload.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            stopping = threading.Thread(target=service.stop)
+            time.sleep(0.5)
+            stopping.start()
+            time.sleep(1)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address.hostname, address.port), timeout=2)
+            answer = upload.recv(65536).decode()
+        stopping.join()
+    assert answer.startswith("HTTP/1.1 503 ")
+    assert "urn:everlearn:problem:not-ready" in answer
+    assert "x-request-id" in answer
 
 
 def test_waiting_feedback_is_answered_when_the_service_stops(tmp_path: Path, digits: Digits) -> None:
@@ -133,8 +153,30 @@ def test_a_second_service_on_the_same_directory_is_refused(tmp_path: Path) -> No
         process = second.launch()
         assert process.wait(60) == 78
         assert "everlearn: another learner (process" in second.log()
+        assert "everlearn: ready" not in second.log()
         with service.client() as client:
             assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["feedback.db", "predictions.db", "versions.db"])
+def test_a_damaged_database_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        service.stop()
+        (service.data / name).write_bytes(os.urandom(20_000))
+        assert service.launch().wait(60) == 78
+        assert service.log().splitlines()[-1].startswith(f"everlearn: {service.data / name} is damaged")
+        assert "Traceback" not in service.log()
+
+
+def test_a_log_that_ends_before_its_versions_is_refused(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service:
+        with service.client() as client:
+            learn(client, digits[:3])
+        service.stop()
+        (service.data / "feedback.db").unlink()
+        assert service.launch().wait(60) == 78
+        last = service.log().splitlines()[-1]
+        assert last.startswith("everlearn: the feedback log ends at seq 0, and version 1 contains seq 3")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:

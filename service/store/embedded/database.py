@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from service.store.errors import StoreUnavailable
+from service.store.errors import DataDirectoryError, StoreUnavailable
 
 BUSY_SECONDS = 10.0
+DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 class Database:
-    """A SQLite file that many threads and processes use."""
+    """A SQLite file that many threads and processes use. Raises DataDirectoryError where it is damaged."""
 
     def __init__(self, path: Path, schema: str, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self._path = path
@@ -23,7 +24,12 @@ class Database:
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         with failing_as_unavailable():
-            self.connection().executescript(schema)
+            try:
+                self.connection().executescript(schema)
+            except sqlite3.DatabaseError as exc:
+                if exc.sqlite_errorcode & 0xFF in DAMAGED:
+                    raise DataDirectoryError(f"{path} is damaged ({exc}): put a copy of it back") from exc
+                raise
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection; transactions are explicit."""

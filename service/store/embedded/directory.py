@@ -49,7 +49,7 @@ class DataDirectory:
             raise DataDirectoryError(f"{self.root} is not an everlearn data directory (no everlearn.json)") from exc
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise DataDirectoryError(f"{self._marker} can't be read: {exc}") from exc
-        if found != FORMAT:
+        if type(found) is not int or found != FORMAT:
             raise DataDirectoryError(f"{self.root} has format {found!r}; this everlearn reads format {FORMAT} only")
         return self
 
