@@ -15,8 +15,9 @@ class PiecewiseLinear(nn.Module):
     """Piecewise linear encoding of numbers over their quantiles (Gorishniy et al. 2022).
 
     Bin b of a column holds 0 below its lower edge, 1 above its upper edge, and the fraction in between. The edges are the
-    quantiles of the latest `window` values. They move only when the number of values seen doubles (16, 32, 64, ...): what is
-    trained on the encoding then rarely finds it changed, and every move is part of a checkpoint.
+    quantiles of the latest `window` values. They are looked at only when the number of values seen doubles (16, 32, 64,
+    ...), and those of a column move only where one of them is off by more than a bin: what is trained on the encoding then
+    rarely finds it changed, and every move is part of a checkpoint.
     """
 
     recent: Tensor
@@ -52,5 +53,20 @@ class PiecewiseLinear(nn.Module):
         return encoded.clamp(0, 1).nan_to_num(0.0).float().flatten(1)
 
     def _move(self, values: Tensor) -> None:
+        """Move the edges of the columns that need it to the quantiles of values [items, width]."""
         levels = torch.linspace(0, 1, len(self.edges), dtype=torch.float64, device=values.device)
-        self.edges.copy_(torch.nanquantile(values, levels, dim=0).nan_to_num(UNKNOWN))
+        quantiles = torch.nanquantile(values, levels, dim=0).nan_to_num(UNKNOWN)  # [bins + 1, width]
+        settling = int(self.seen) <= len(self.recent)
+        stale = settling | (self._error(values, levels) > 2 * levels[1])  # [width]
+        self.edges.copy_(torch.where(stale, quantiles, self.edges))
+
+    def _error(self, values: Tensor, levels: Tensor) -> Tensor:
+        """Return how far the share of values below an edge is from its level, at the worst of a column's edges, [width].
+
+        Equal values leave a range of shares, from those below the edge to those not above it: none of it is an error.
+        """
+        count = (~values.isnan()).sum(0).clamp(min=1)  # [width]
+        below = torch.stack([(values < edge).sum(0) for edge in self.edges]) / count  # [bins + 1, width]
+        up_to = torch.stack([(values <= edge).sum(0) for edge in self.edges]) / count
+        level = levels.unsqueeze(1)
+        return torch.maximum(below - level, level - up_to).amax(0)

@@ -43,7 +43,8 @@ class LearningSettings(Section):
         PositiveInt, Field(description="New items in one optimizer step; one on fewer is shorter in proportion.")
     ] = 4
     warm_up: Annotated[
-        NonNegativeInt, Field(description="First items, each with a whole step of its own: what is young learns fast.")
+        NonNegativeInt,
+        Field(description="Items at the start and after drift that get a whole step each: what is young learns fast."),
     ] = 1000
     rehearse: Annotated[NonNegativeInt, Field(description="Earlier items that are rehearsed for each new one.")] = 4
     rehearsal: Annotated[
@@ -57,10 +58,9 @@ class LearningSettings(Section):
         Field(ge=0, lt=1, description="Decay of the running mean of the weights, which is served; 0 serves the last step's."),
     ] = 0.97
     drift: Annotated[
-        Literal["adwin", "page_hinkley", "none"], Field(description="Detector of drift in the loss; it ends the long memory.")
+        Literal["adwin", "page_hinkley", "none"],
+        Field(description="Detector of drift in the loss; it ends the long memory and begins the warm-up anew."),
     ] = "adwin"
-    boost: Annotated[PositiveFloat, Field(description="Factor on the learning rate after drift.")] = 1.0
-    boost_items: Annotated[NonNegativeInt, Field(description="Items for which the factor holds.")] = 500
     window: Annotated[PositiveInt, Field(description="Items in the sliding window of the metrics.")] = 1000
     fading: Annotated[float, Field(gt=0, le=1, description="Factor per item by which the faded metrics forget.")] = 0.999
     optimizer: Annotated[dict[str, Any], Field(description='"sgd", "adam" or "adamw" by name, with its options.')] = {

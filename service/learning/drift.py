@@ -81,7 +81,7 @@ class DriftDetector:
 
 
 class DriftResponse:
-    """What to do about drift: `watch` says when to shorten the memory, and for a while steps are longer.
+    """What to do about drift: `watch` says when to shorten the memory, `items` for how long the world has been this one.
 
     A class that is new raises the loss as drift does, and what was learned before stays true: for `new_class_items` items
     after one, nothing is taken for drift.
@@ -90,30 +90,29 @@ class DriftResponse:
     new_class_items = 1000
 
     def __init__(self, settings: LearningSettings) -> None:
-        self._settings = settings
         self._detector = None if settings.drift == "none" else DriftDetector(settings.drift)
-        self._items = 0
+        self._seen = 0
         self._grew_at = -self.new_class_items
-        self._last = (0, 0, -settings.boost_items)  # seq, version and items of the last drift
+        self._last = (0, 0, 0)  # seq, version and items of the last drift; the first item is one too
         self._events = 0
 
     def watch(self, losses: Tensor, last_seq: int, version: int, *, grew: bool) -> bool:
         """Take in the losses of judged items, [batch]; return whether there is drift to respond to."""
-        self._items += len(losses)
+        self._seen += len(losses)
         if grew:
-            self._grew_at = self._items
+            self._grew_at = self._seen
         if self._detector is None or not self._detector.update(losses.tolist()):
             return False
-        if self._items - self._grew_at < self.new_class_items:
+        if self._seen - self._grew_at < self.new_class_items:
             return False
         self._events += 1
-        self._last = (last_seq, version, self._items)
+        self._last = (last_seq, version, self._seen)
         return True
 
     @property
-    def boost(self) -> float:
-        """The factor on the learning rate."""
-        return self._settings.boost if self._items - self._last[2] < self._settings.boost_items else 1.0
+    def items(self) -> int:
+        """How many items were judged since the last drift, or the beginning."""
+        return self._seen - self._last[2]
 
     def describe(self) -> dict[str, Any]:
         """Return how often there was drift, and the sequence number and version at which it was found last."""
@@ -122,12 +121,12 @@ class DriftResponse:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        counts = torch.tensor([self._items, self._grew_at, self._events, *self._last])
+        counts = torch.tensor([self._seen, self._grew_at, self._events, *self._last])
         return {"counts": counts, **({} if self._detector is None else self._detector.tensors())}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
-        self._items, self._grew_at, self._events, *last = tensors["counts"].tolist()
+        self._seen, self._grew_at, self._events, *last = tensors["counts"].tolist()
         self._last = (last[0], last[1], last[2])
         if self._detector is not None:
             self._detector.load(tensors)

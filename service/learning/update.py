@@ -126,12 +126,12 @@ class LearningState:
         losses = self.model.head.loss(self.model.encoder(batch), [item.label for item in taken], fresh)  # [batch]
         # A step on fewer new items is shorter in proportion (the linear scaling rule, Goyal et al. 2017).
         scale = 1.0 if self._warms_up else len(step.new) / self.settings.step_items
-        self.optimizer.step((losses * weights).sum() / len(taken), scale * self.drift.boost)
+        self.optimizer.step((losses * weights).sum() / len(taken), scale)
         self.average.take(scale)
 
     @property
     def _warms_up(self) -> bool:
-        return self.prequential.items < self.settings.warm_up
+        return self.drift.items < self.settings.warm_up
 
     def _cut(self, seqs: Sequence[int]) -> Iterator[Sequence[int]]:
         size = 1 if self._warms_up else self.settings.step_items

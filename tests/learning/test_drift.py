@@ -42,16 +42,16 @@ def watch(response: DriftResponse, values: list[float], *, grew: bool = False) -
     return response.watch(torch.tensor(values), last_seq=77, version=9, grew=grew)
 
 
-def test_drift_is_told_with_its_place_and_makes_steps_longer_for_a_while() -> None:
-    response = DriftResponse(LearningSettings(boost=3.0, boost_items=100))
+def test_drift_is_told_with_its_place_and_items_are_counted_from_it() -> None:
+    response = DriftResponse(LearningSettings())
     assert not watch(response, losses(1000, 0.1))
     assert response.describe() == {"events": 0}
-    assert response.boost == 1
+    assert response.items == 1000
     assert watch(response, losses(300, 0.7))
     assert response.describe() == {"events": 1, "seq": 77, "version": 9}
-    assert response.boost == 3
+    assert response.items == 0
     watch(response, losses(100, 0.7, seed=2))
-    assert response.boost == 1
+    assert response.items == 100
 
 
 def test_a_new_class_is_not_drift() -> None:

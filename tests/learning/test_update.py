@@ -105,6 +105,15 @@ def test_a_plan_takes_each_new_item_once_in_order(count: int, size: int, warm_up
     assert all(0 < len(step.new) <= (1 if warm_up else size) for step in steps)
 
 
+def test_the_first_items_and_those_after_drift_get_a_whole_step_each() -> None:
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"warm_up": 6}))
+    assert [len(step.new) for step in state.plan(range(1, 7))] == [1] * 6
+    state.drift.watch(torch.zeros(600), 0, 1, grew=False)
+    assert [len(step.new) for step in state.plan(range(1, 7))] == [3, 3]
+    assert state.drift.watch(torch.ones(600), 0, 2, grew=False)
+    assert [len(step.new) for step in state.plan(range(1, 7))] == [1] * 6
+
+
 def test_rehearsal_takes_what_was_learned_before() -> None:
     known, state = items(30), LearningState(plain_model(), SETTINGS.model_copy(update={"rehearsal": "reservoir"}))
     learn(state, known, 1, 20)

@@ -37,6 +37,27 @@ def test_edges_move_only_when_the_count_doubles() -> None:
     assert moves == [16, 32, 64]
 
 
+def test_settled_edges_stay_while_the_numbers_do_and_move_with_them() -> None:
+    rng = torch.Generator().manual_seed(0)
+    encoding = PiecewiseLinear(2, bins=4, window=128)
+    encoding.observe(torch.rand(128, 2, dtype=torch.float64, generator=rng))
+    settled = encoding.edges.clone()
+    later = torch.rand(900, 2, dtype=torch.float64, generator=rng)
+    later[:, 1] += 10  # only the second column has moved
+    for start in range(0, 900, 10):
+        encoding.observe(later[start : start + 10])
+    assert torch.equal(encoding.edges[:, 0], settled[:, 0])
+    assert encoding.edges[0, 1] >= 10
+
+
+def test_equal_numbers_are_no_reason_to_move() -> None:
+    encoding = PiecewiseLinear(1, bins=4, window=16)
+    encoding.observe(column(*[0.0, 1.0] * 8))
+    settled = encoding.edges.clone()
+    encoding.observe(column(*[0.0, 1.0] * 30))
+    assert torch.equal(encoding.edges, settled)
+
+
 def test_a_missing_value_is_all_zeros_and_moves_no_edge() -> None:
     encoding, same = PiecewiseLinear(1, bins=4), PiecewiseLinear(1, bins=4)
     encoding.observe(column(*range(16)))
