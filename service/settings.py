@@ -59,7 +59,7 @@ class LearningSettings(Section):
     ] = 0.97
     drift: Annotated[
         Literal["adwin", "page_hinkley", "none"],
-        Field(description="Detector of drift in the loss; it ends the long memory and begins the warm-up anew."),
+        Field(description="Detector of drift in the loss: a new warm-up, and no memory."),
     ] = "adwin"
     window: Annotated[PositiveInt, Field(description="Items in the sliding window of the metrics.")] = 1000
     fading: Annotated[float, Field(gt=0, le=1, description="Factor per item by which the faded metrics forget.")] = 0.999
