@@ -95,6 +95,14 @@ class Head(nn.Module, ABC):
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
 
+    def kept(self, answer: Answer) -> Answer:
+        """Return what of an answer is kept until its label comes: what `judge` needs, and little more."""
+        return {}
+
+    def judge(self, kept: Answer, label: Label) -> dict[str, float]:
+        """Return the scores of an answer that was served, as far as what was kept of it tells them."""
+        return {}
+
     def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
         """Take items into running statistics after they were judged by `outputs` (None where the head was not ready).
 

@@ -112,4 +112,5 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 def item(kind: InputKind, entry: Entry) -> Item:
     """Make an entry of the log ready to learn from. Raises InstanceError."""
-    return Item(kind.prepare(kind.load(entry.instance)), json.loads(entry.label), entry.weight)
+    answer = None if entry.answer is None else json.loads(entry.answer)
+    return Item(kind.prepare(kind.load(entry.instance)), json.loads(entry.label), entry.weight, answer)

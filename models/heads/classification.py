@@ -162,6 +162,15 @@ class Classification(Head):
             {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
         ]
 
+    def kept(self, answer: Answer) -> Answer:
+        """Return the label and its score."""
+        return {"label": answer["label"], "score": answer["scores"][answer["label"]]}
+
+    def judge(self, kept: Answer, label: Label) -> dict[str, float]:
+        """Return all scores but the log loss, for which the scores of the other classes would be needed."""
+        predicted = self.classes.get(kept["label"], -1)
+        return {"accuracy": float(kept["label"] == label), "predicted": predicted, "confidence": kept["score"]}
+
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
         return by_name(self.names, self.mix.weights)

@@ -111,6 +111,15 @@ class Regression(Head):
         """Return the predicted number of each item."""
         return [{"value": value} for value in self.mix(outputs).tolist()]
 
+    def kept(self, answer: Answer) -> Answer:
+        """Return the number."""
+        return answer
+
+    def judge(self, kept: Answer, label: Label) -> dict[str, float]:
+        """Return the absolute and the squared error."""
+        error = abs(kept["value"] - float(label))
+        return {"mae": error, "mse": error**2}
+
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
         return by_name(self.names, self.mix.weights)

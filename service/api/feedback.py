@@ -115,6 +115,7 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
                 key=key,
                 prediction_id=item.prediction_id,
                 predicted_by=prediction.version if prediction else None,
+                answer=prediction.answer if prediction else None,
             )
         )
     return entries

@@ -84,8 +84,13 @@ async def _answered(request: Request, answers: asyncio.Future[Answers]) -> Answe
 
 def _response(service: Service, instances: Sequence[Any], answers: Answers) -> Response:
     ids = [os.urandom(16).hex() for _ in instances]
-    dump = service.model.input.dump
-    service.journal.put([Prediction(id, answers.version, dump(instance)) for id, instance in zip(ids, instances, strict=True)])
+    dump, kept = service.model.input.dump, service.model.head.kept
+    service.journal.put(
+        [
+            Prediction(id, answers.version, dump(instance), to_json(kept(answer)).decode())
+            for id, instance, answer in zip(ids, instances, answers.answers, strict=True)
+        ]
+    )
     predictions = [{"id": id, **answer} for id, answer in zip(ids, answers.answers, strict=True)]
     body = to_json({"model_version": answers.version, "predictions": predictions})
     return Response(body, headers={"Model-Version": str(answers.version)}, media_type=JSON)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from models.base import Label, OnlineModel
+from models.base import Answer, Head, Label, OnlineModel, Scores
 from service.learning.arithmetic import subnormals_as_zero
 from service.learning.averaging import WeightAverage
 from service.learning.drift import DriftResponse
@@ -29,6 +29,8 @@ class Item:
     prepared: Any
     label: Label
     weight: float = 1.0
+    answer: Answer | None = None
+    """What was kept of the answer that was served, where the label is for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class LearningState:
                 self._step(step, items)
         self.model.encoder.eval()
         classes = targets.tolist() if head.labels else []
-        self.prequential.record(scores, targets, head.metric, classes)
+        self.prequential.record(_as_served(head, scores, new), targets, head.metric, classes)
         choices = choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER)
         if self.drift.watch(head.losses(scores), seqs[-1], self.version + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
@@ -182,6 +184,18 @@ class LearningState:
             ("prequential", self.prequential),
             ("drift", self.drift),
         )
+
+
+def _as_served(head: Head, scores: Scores, items: Sequence[Item]) -> Scores:
+    """Return the scores with those of the answers that were served in their places: a label may come long after."""
+    served = [(row, head.judge(item.answer, item.label)) for row, item in enumerate(items) if item.answer is not None]
+    if not served:
+        return scores
+    scores = {name: column.clone() for name, column in scores.items()}
+    for row, judged in served:
+        for name, value in judged.items():
+            scores[name][row] = value
+    return scores
 
 
 def _serialise(tensors: Mapping[str, Tensor]) -> bytes:

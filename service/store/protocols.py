@@ -30,6 +30,8 @@ class NewEntry:
     prediction_id: str | None = None
     predicted_by: int | None = None
     """The version that made the prediction."""
+    answer: str | None = None
+    """What was kept of its answer, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Entry:
     key: str | None
     prediction_id: str | None
     predicted_by: int | None
+    answer: str | None
     received_at: float
     """Seconds since the epoch; recorded, never computed with."""
 
@@ -86,6 +89,8 @@ class Prediction:
     id: str
     version: int
     instance: bytes
+    answer: str
+    """What is kept of the answer, as JSON."""
 
 
 class PredictionJournal(Protocol):

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.running import RunningService, learn, wait_for
+from tests.running import DIGITS, RunningService, learn, wait_for
 
 Digits = list[tuple[list[float], str]]
 
@@ -128,3 +129,19 @@ def test_feedback_that_does_not_wait_is_pending_and_then_applied(client: httpx.C
 @pytest.mark.parametrize("seq", ["0", "999999", "-1", str(2**70)])
 def test_a_sequence_number_that_was_never_given_is_404(client: httpx.Client, seq: str) -> None:
     assert client.get(f"/feedback/{seq}").status_code == 404
+
+
+def test_a_late_label_judges_the_answer_that_was_served(tmp_path: Path) -> None:
+    zero, one = [1.0] + [0.0] * 63, [0.0, 1.0] + [0.0] * 62
+    with RunningService(tmp_path, DIGITS) as service, service.client() as client:
+        learn(client, [(zero, "0")] * 5)
+        answer = client.post("/predict", json={"instances": [one]}).json()["predictions"][0]
+        assert answer["label"] == "0"
+        learn(client, [(one, "1"), (zero, "0")] * 30)
+        assert client.post("/predict", json={"instances": [one]}).json()["predictions"][0]["label"] == "1"
+        before = client.get("/model").json()["metrics"]
+        item = {"prediction_id": answer["id"], "label": "1"}
+        client.post("/feedback", json={"feedback": [item]}, headers={"Prefer": "wait=30"})
+        after = client.get("/model").json()["metrics"]
+        assert after["items"] == before["items"] + 1
+        assert after["accuracy"] == pytest.approx(before["accuracy"] * before["items"] / after["items"], abs=1e-5)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -26,11 +27,12 @@ def append(log: FeedbackLog, *entries: NewEntry) -> list[int]:
 
 
 def test_what_is_appended_is_read_back_as_it_was(log: FeedbackLog) -> None:
-    new = NewEntry(instance=b"\x00\xff", label='"ä"', digest=b"d", weight=0.5, key="k", prediction_id="p", predicted_by=7)
+    join: dict[str, Any] = {"prediction_id": "p", "predicted_by": 7, "answer": '{"value": 1}'}
+    new = NewEntry(instance=b"\x00\xff", label='"ä"', digest=b"d", weight=0.5, key="k", **join)
     (seq,) = append(log, new)
     (found,) = log.read(0, 10)
     assert (found.seq, found.instance, found.label, found.weight) == (seq, b"\x00\xff", '"ä"', 0.5)
-    assert (found.key, found.prediction_id, found.predicted_by) == ("k", "p", 7)
+    assert (found.key, {name: getattr(found, name) for name in join}) == ("k", join)
     assert abs(found.received_at - time.time()) < 60
     assert log.fetch([seq, seq + 1]) == {seq: found}
 

@@ -10,7 +10,7 @@ Opener = Callable[..., PredictionJournal]
 
 
 def prediction(number: int, size: int = 10) -> Prediction:
-    return Prediction(f"{number:032x}", number, bytes([number % 256]) * size)
+    return Prediction(f"{number:032x}", number, bytes([number % 256]) * size, f'{{"value": {number}}}')
 
 
 def test_a_prediction_is_found_at_once_and_after_it_was_written(open_journal: Opener) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,22 @@ def test_items_are_judged_before_they_are_learned_from() -> None:
     known = {seq: Item([1.0, 2.0, 3.0, 4.0], f"new {seq}") for seq in range(1, 11)}
     learn(state, known, 1, 10)
     assert state.metrics()["accuracy"] == 0
+
+
+@pytest.mark.parametrize(("served", "accuracy"), [("class 1", 1.0), ("class 0", 0.0), (None, None)])
+def test_an_answer_that_was_served_is_what_is_judged_however_late_its_label_comes(
+    served: str | None, accuracy: float | None
+) -> None:
+    known, answer = items(31, classes=2), None if served is None else {"label": served, "score": 0.9}
+    late, plain = LearningState(plain_model(), SETTINGS), LearningState(plain_model(), SETTINGS)
+    for state in (late, plain):
+        learn(state, known, 1, 30)
+    before = late.metrics()["accuracy"]
+    late.update(late.plan([31]), {**known, 31: replace(known[31], answer=answer)})
+    plain.update(plain.plan([31]), known)
+    expected = plain.metrics()["accuracy"] if accuracy is None else (30 * before + accuracy) / 31
+    assert late.metrics()["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert late.model_bytes() == plain.model_bytes()  # judging is no learning
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

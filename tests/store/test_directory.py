@@ -19,12 +19,12 @@ def test_a_new_directory_is_made_and_can_be_opened(tmp_path: Path) -> None:
     DataDirectory(tmp_path / "a" / "b").create()
 
 
-@pytest.mark.parametrize("format", [0, 2, "1", True, None])
+@pytest.mark.parametrize("format", [0, 1, 3, "2", True, None])
 def test_an_unknown_format_is_refused_never_guessed_at(tmp_path: Path, format: object) -> None:
     DataDirectory(tmp_path / "data").create()
     (tmp_path / "data" / "everlearn.json").write_text(json.dumps({"format": format}))
     for use in (DataDirectory(tmp_path / "data").open, DataDirectory(tmp_path / "data").create):
-        with pytest.raises(DataDirectoryError, match="this everlearn reads format 1 only"):
+        with pytest.raises(DataDirectoryError, match="this everlearn reads format 2 only"):
             use()
 
 

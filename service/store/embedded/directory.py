@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
 
-FORMAT = 1
+FORMAT = 2
 
 
 class DataDirectory:

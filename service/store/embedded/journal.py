@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS predictions (
   id BLOB NOT NULL UNIQUE,
   version INTEGER NOT NULL,
   instance BLOB NOT NULL,
+  answer TEXT NOT NULL,
   written_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS predictions_age ON predictions (written_at);
@@ -57,7 +58,7 @@ class EmbeddedPredictionJournal:
 
     def put(self, predictions: Sequence[Prediction]) -> None:
         """Keep predictions, written in the background."""
-        size = sum(len(prediction.instance) for prediction in predictions)
+        size = sum(len(prediction.instance) + len(prediction.answer) for prediction in predictions)
         with self._changed:
             if self._closed or (self._waiting and self._waiting_bytes + size > MAX_WAITING_BYTES):
                 self._on_dropped(len(predictions))
@@ -73,7 +74,7 @@ class EmbeddedPredictionJournal:
         with self._changed:
             found = {id: self._waiting.get(id) or self._writing.get(id) for id in ids}
         oldest = time.time() - self._max_age
-        query = "SELECT version, instance FROM predictions WHERE id = ? AND written_at >= ?"
+        query = "SELECT version, instance, answer FROM predictions WHERE id = ? AND written_at >= ?"
         known: dict[str, Prediction] = {}
         with self._database.read() as connection:
             for id, prediction in found.items():
@@ -114,9 +115,9 @@ class EmbeddedPredictionJournal:
 
     def _write(self, connection: sqlite3.Connection) -> None:
         now = time.time()
-        rows = [(_key(p.id), p.version, p.instance, now) for p in self._writing.values()]
+        rows = [(_key(p.id), p.version, p.instance, p.answer, now) for p in self._writing.values()]
         connection.executemany(
-            "INSERT OR IGNORE INTO predictions (id, version, instance, written_at) VALUES (?, ?, ?, ?)", rows
+            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at) VALUES (?, ?, ?, ?, ?)", rows
         )
 
     def _forget(self, connection: sqlite3.Connection) -> None:

@@ -26,12 +26,13 @@ CREATE TABLE IF NOT EXISTS feedback (
   digest BLOB NOT NULL,
   prediction_id TEXT,
   predicted_by INTEGER,
+  answer TEXT,
   received_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (key) WHERE key IS NOT NULL;
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = "seq, instance, label, weight, key, prediction_id, predicted_by, received_at"
+COLUMNS = "seq, instance, label, weight, key, prediction_id, predicted_by, answer, received_at"
 
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
 READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
@@ -185,8 +186,8 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     if entry.instance is None:
         raise MissingInstance(index)
     cursor = connection.execute(
-        "INSERT INTO feedback (instance, label, weight, key, digest, prediction_id, predicted_by, received_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO feedback (instance, label, weight, key, digest, prediction_id, predicted_by, answer, received_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.instance,
             entry.label,
@@ -195,6 +196,7 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
             entry.digest,
             entry.prediction_id,
             entry.predicted_by,
+            entry.answer,
             time.time(),
         ),
     )
@@ -202,8 +204,8 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     return cursor.lastrowid
 
 
-def _entry(row: tuple[int, bytes, str, float, str | None, str | None, int | None, float]) -> Entry:
-    seq, instance, label, weight, key, prediction_id, predicted_by, received_at = row
+def _entry(row: tuple[int, bytes, str, float, str | None, str | None, int | None, str | None, float]) -> Entry:
+    seq, instance, label, weight, key, prediction_id, predicted_by, answer, received_at = row
     return Entry(
         seq=seq,
         instance=instance,
@@ -212,5 +214,6 @@ def _entry(row: tuple[int, bytes, str, float, str | None, str | None, int | None
         key=key,
         prediction_id=prediction_id,
         predicted_by=predicted_by,
+        answer=answer,
         received_at=received_at,
     )

@@ -134,3 +134,14 @@ def test_a_class_that_stays_away_is_left_to_the_experts_that_rehearse() -> None:
         mlp, linear, additive, neighbours = head(features[:5]).unbind(1)
     for expert in (linear, additive, neighbours):
         assert torch.allclose(expert[:, 0], mlp[:, 0], atol=1e-4)
+
+
+def test_what_is_kept_of_an_answer_judges_as_the_head_would_have() -> None:
+    head = mixed("a", "b", "c")
+    outputs = head(torch.randn(3, 4, generator=torch.Generator().manual_seed(9)))
+    labels = ["a", "c", "new"]
+    scores = head.scores(outputs, labels)
+    for row, (answer, label) in enumerate(zip(head.answers(outputs, 1), labels, strict=True)):
+        judged = head.judge(head.kept(answer), label)
+        assert judged == pytest.approx({name: scores[name][row].item() for name in judged})
+        assert judged.keys() == {"accuracy", "predicted", "confidence"}

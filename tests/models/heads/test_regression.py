@@ -63,3 +63,12 @@ def test_the_better_expert_gets_the_weight() -> None:
         head.observe(features, head(features), labels)
     assert head.describe()["neighbours"] > 0.9
     assert sum(head.describe().values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_what_is_kept_of_an_answer_judges_as_the_head_would_have() -> None:
+    head = Regression(3)
+    head.admit([10.0, 20.0])
+    outputs = head(torch.ones(1, 3))
+    (answer,) = head.answers(outputs, None)
+    scores = head.scores(outputs, [12.0])
+    assert head.judge(head.kept(answer), 12.0) == pytest.approx({name: column.item() for name, column in scores.items()})
