@@ -36,6 +36,13 @@ class Template(StrEnum):
     image = "image"
 
 
+class Peers(StrEnum):
+    """The families of peers that `everlearn evaluate` runs beside its own."""
+
+    river = "river"
+    vw = "vw"
+
+
 Config = Annotated[
     Path | None,
     typer.Option(help="Configuration file; without it ./everlearn.toml is read if it is there.", envvar=CONFIG_VARIABLE),
@@ -98,16 +105,23 @@ def demo(
 @app.command()
 def evaluate(
     stream: Annotated[Path, typer.Argument(help="CSV file with a header; its rows are taken in their order.")],
+    *,
     label: Annotated[str, typer.Option(help="Column that holds the label.")],
     config: Annotated[Path | None, typer.Option(help="Configuration; without it columns are typed from the file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where the curve of the metric goes, with drift marked.")] = None,
+    against: Annotated[
+        list[Peers] | None, typer.Option(help="Run these on the same rows too, and compare; may be given twice.")
+    ] = None,
 ) -> None:
     """Predict each row of a file, then learn from it: the same learning as `serve`, without a server."""
     from models.errors import SpecificationError
-    from service.evaluate import StreamError, run
+    from service.evaluate.peers import PeersMissing
+    from service.evaluate.rows import StreamError
+    from service.evaluate.run import run
 
-    with _one_line(SettingsError, SpecificationError, StreamError, OSError):
-        run(stream, label, config, report)
+    with _one_line(SettingsError, SpecificationError, StreamError, PeersMissing, OSError):
+        run(stream, label, config, report=report, plot=plot, against=[family.value for family in against or []])
 
 
 @app.command()

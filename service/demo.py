@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from service.curves import draw_curves, sliding_mean
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 from service.templates import render
 from service.verify import consumed, verify_versions
@@ -216,30 +217,20 @@ def _percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
 
 def _draw(stream: Stream, versions: int, path: Path) -> None:
     """Draw the accuracy over the stream, with a mark where a hundred versions have passed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    correct = np.array(stream.correct, dtype=float)
-    count = np.arange(1, len(correct) + 1)
+    passed = range(100 * (stream.versions[0] // 100 + 1), versions + 1, 100)
     window = 100
-    sums = np.concatenate([[0.0], np.cumsum(correct)])
-    recent = (sums[count] - sums[np.maximum(0, count - window)]) / np.minimum(count, window)
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
-    axes.plot(count, np.cumsum(correct) / count, label="all so far", color="tab:blue")
-    axes.plot(count, recent, label=f"last {window}", color="tab:orange", linewidth=1)
-    for mark in range(100 * (stream.versions[0] // 100 + 1), versions + 1, 100):
-        at = int(np.searchsorted(stream.versions, mark)) + 1
-        axes.axvline(at, color="0.85", linewidth=1, zorder=0)
-        axes.annotate(f"v{mark}", (at, 0.03), fontsize=7, color="0.4", ha="center")
-    axes.set(
-        xlabel="digits, each predicted before its label was sent", ylabel="accuracy", ylim=(0, 1.01), xlim=(0, len(correct))
+    draw_curves(
+        path,
+        {
+            "all so far": sliding_mean(stream.correct, len(stream.correct)),
+            f"last {window}": sliding_mean(stream.correct, window),
+        },
+        {int(np.searchsorted(stream.versions, version)) + 1: f"v{version}" for version in passed},
+        title=f"everlearn demo: {len(stream.correct)} digits, {versions} versions",
+        x="digits, each predicted before its label was sent",
+        y="accuracy",
+        legend="accuracy over",
     )
-    axes.set_title(f"everlearn demo: {len(correct)} digits, {versions} versions", loc="left")
-    axes.legend(loc="center right", title="accuracy over", frameon=False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def _summarise(figures: dict[str, Any], report: Path, plot: Path, console: Console) -> None:

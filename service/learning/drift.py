@@ -94,7 +94,7 @@ class DriftResponse:
         self._seen = 0
         self._grew_at = -self.new_class_items
         self._last = (0, 0, 0)  # seq, version and items of the last drift; the first item is one too
-        self._events = 0
+        self.events = 0
 
     def watch(self, losses: Tensor, last_seq: int, version: int, *, grew: bool) -> bool:
         """Take in the losses of judged items, [batch]; return whether there is drift to respond to."""
@@ -105,7 +105,7 @@ class DriftResponse:
             return False
         if self._seen - self._grew_at < self.new_class_items:
             return False
-        self._events += 1
+        self.events += 1
         self._last = (last_seq, version, self._seen)
         return True
 
@@ -117,16 +117,16 @@ class DriftResponse:
     def describe(self) -> dict[str, Any]:
         """Return how often there was drift, and the sequence number and version at which it was found last."""
         seq, version, _ = self._last
-        return {"events": self._events, "seq": seq, "version": version} if self._events else {"events": 0}
+        return {"events": self.events, "seq": seq, "version": version} if self.events else {"events": 0}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        counts = torch.tensor([self._seen, self._grew_at, self._events, *self._last])
+        counts = torch.tensor([self._seen, self._grew_at, self.events, *self._last])
         return {"counts": counts, **({} if self._detector is None else self._detector.tensors())}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
-        self._seen, self._grew_at, self._events, *last = tensors["counts"].tolist()
+        self._seen, self._grew_at, self.events, *last = tensors["counts"].tolist()
         self._last = (last[0], last[1], last[2])
         if self._detector is not None:
             self._detector.load(tensors)

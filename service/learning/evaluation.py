@@ -70,6 +70,11 @@ class Prequential:
             "window": {"items": size, **{k: _rounded(v, 1) for k, v in (summarise(recent) if size else {}).items()}},
         }
 
+    def latest(self, count: int) -> Scores:
+        """Return the scores and the target of the latest items, at most the window's."""
+        places = np.arange(self.items - min(count, self.items, self.window), self.items) % self.window
+        return {name: torch.from_numpy(row[places]) for name, row in zip(self._columns, self._recent, strict=True)}
+
     def by_class(self, labels: Sequence[str], metric: str) -> dict[str, Any]:
         """Return items and the metric's mean of each class that has been judged: for accuracy, its recall."""
         rows = zip(labels, self._classes.tolist(), strict=False)

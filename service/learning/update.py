@@ -74,6 +74,11 @@ class LearningState:
             steps.append(Step(tuple(new), self.rehearsal.pick(items * self.settings.rehearse, choices)))
         return steps
 
+    @property
+    def appetite(self) -> int:
+        """How many new items one step takes now."""
+        return 1 if self._warms_up else self.settings.step_items
+
     def update(self, steps: Sequence[Step], items: Mapping[int, Item]) -> None:
         """Make the next version in place.
 
@@ -136,8 +141,7 @@ class LearningState:
         return self.drift.items < self.settings.warm_up
 
     def _cut(self, seqs: Sequence[int]) -> Iterator[Sequence[int]]:
-        size = 1 if self._warms_up else self.settings.step_items
-        return (seqs[start : start + size] for start in range(0, len(seqs), size))
+        return (seqs[start : start + self.appetite] for start in range(0, len(seqs), self.appetite))
 
     def metrics(self) -> dict[str, Any]:
         """Return the prequential metrics, what the head says of its experts, and the drifts that were found."""

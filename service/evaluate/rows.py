@@ -1,27 +1,19 @@
-"""`everlearn evaluate`: a file of rows through the learning code, each predicted before it is learned from."""
+"""Rows of a CSV file: what their columns are, and each as an item that a model can learn from."""
 
 from __future__ import annotations
 
 import csv
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models.base import OnlineModel
 from models.errors import InstanceError, LabelError
 from models.inputs import Record, Vector
-from service.checkpointing import available, first_state, shaping_of
-from service.learner import use_deterministic_torch
-from service.learning.update import Item, LearningState
-from service.settings import Settings, load_settings
+from service.learning.update import Item
 
-WINDOW = 1000  # items in the report's `value_last_1000`
 MOST_CLASSES = 50  # whole numbers with more distinct values than this are numbers to predict, not classes
 TRUTH = {"true": True, "false": False}
 MISSING = ("", "?", "na", "nan", "null")  # a missing number, as statistics programs write it
@@ -33,63 +25,7 @@ class StreamError(Exception):
     """The file can't be evaluated; the message names the line or the column."""
 
 
-def run(stream: Path, label: str, config: Path | None, report: Path | None) -> None:
-    """Evaluate a CSV file and print what came out. Raises StreamError, SettingsError or SpecificationError."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if report and not report.parent.is_dir():
-        raise StreamError(f"{report} can't be written: there is no folder {report.parent}")
-    columns, rows = _survey(stream, label)
-    settings = load_settings(config) if config else Settings(model=_specification(columns, label))
-    if config is None:
-        console.print(f"everlearn: {_describe(settings.model, label)}")
-    evaluation = _Evaluation(settings)
-    started = time.perf_counter()
-    with _progress(console) as progress:
-        bar = progress.add_task("evaluate", total=rows, score="")
-        for line, row in _rows(stream):
-            evaluation.learn(line, row, label)
-            progress.update(bar, advance=1, score=evaluation.summary())
-    figures = {**evaluation.figures(), "seconds": round(time.perf_counter() - started, 3)}
-    if report:
-        report.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures))
-
-
-class _Evaluation:
-    """One model, one row at a time."""
-
-    def __init__(self, settings: Settings) -> None:
-        shaping = shaping_of(settings.model_copy(update={"learning": settings.learning.model_copy(update={"window": WINDOW})}))
-        use_deterministic_torch(settings.learner.threads)
-        self._state: LearningState = first_state(shaping, available("learner.device", settings.learner.device))
-        self._reader = _Reader(self._state.model)
-        self._items: dict[int, Item] = {}
-        self._seq = 0
-
-    def learn(self, line: int, row: Row, label: str) -> None:
-        """Predict a row and learn from it. Raises StreamError."""
-        self._seq += 1
-        self._items[self._seq] = self._reader.item(line, row, label)
-        try:
-            self._state.update(self._state.plan([self._seq]), self._items)
-        except LabelError as exc:
-            raise StreamError(f"line {line}: {exc}") from exc
-        if len(self._items) > 2 * self._state.settings.memory:
-            self._items = {seq: self._items[seq] for seq in self._state.rehearsal.seqs}
-
-    def figures(self) -> dict[str, Any]:
-        """Return what the report holds, but for the time."""
-        metrics, name = self._state.metrics(), self._state.model.head.metric
-        window = metrics["window"]
-        return {"items": self._seq, "metric": name, "value": metrics.get(name), "value_last_1000": window.get(name)}
-
-    def summary(self) -> str:
-        """Return the metric so far, for the progress bar."""
-        figures = self.figures()
-        return f"{figures['metric']} {figures['value']:.4f} (last {WINDOW}: {figures['value_last_1000']:.4f})"
-
-
-class _Reader:
+class Reader:
     """Turns a row of strings into an item, as the model's input kind and head want them."""
 
     def __init__(self, model: OnlineModel) -> None:
@@ -166,7 +102,7 @@ def _typed(value: str, kind: str) -> float | bool | str | None:
     return value
 
 
-class _Column:
+class Column:
     """What has been seen of a column, to tell its type."""
 
     def __init__(self) -> None:
@@ -174,6 +110,7 @@ class _Column:
         self.distinct: set[str] = set()
 
     def see(self, value: str) -> None:
+        """Take a cell in."""
         if not value:
             return
         self.booleans = self.booleans and value.lower() in TRUTH
@@ -189,6 +126,7 @@ class _Column:
 
     @property
     def kind(self) -> str:
+        """What a record's field of these cells is."""
         if not self.distinct:
             return "string"
         return "boolean" if self.booleans else "number" if self.numbers else "string"
@@ -200,22 +138,22 @@ class _Column:
         return "classification" if classes else "regression"
 
 
-def _survey(stream: Path, label: str) -> tuple[dict[str, _Column], int]:
+def survey(stream: Path, label: str) -> tuple[dict[str, Column], int]:
     """Read the file once to see its columns and count its rows."""
-    columns: dict[str, _Column] = {}
+    columns: dict[str, Column] = {}
     rows = 0
-    for _, row in _rows(stream):
+    for _, row in rows_of(stream):
         if label not in row:
             raise StreamError(f"{stream} has no column {label!r}; it has {', '.join(row)}")
         for name, value in row.items():
-            columns.setdefault(name, _Column()).see(value)
+            columns.setdefault(name, Column()).see(value)
         rows += 1
     if not rows:
         raise StreamError(f"{stream} has no rows")
     return columns, rows
 
 
-def _rows(stream: Path) -> Iterator[tuple[int, Row]]:
+def rows_of(stream: Path) -> Iterator[tuple[int, Row]]:
     """Yield (line, row). Raises StreamError for a row that does not fit the header."""
     with open(stream, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
@@ -232,7 +170,8 @@ def _rows(stream: Path) -> Iterator[tuple[int, Row]]:
             raise StreamError(f"{stream} near line {reader.line_num + 1}: {exc}") from exc
 
 
-def _specification(columns: Mapping[str, _Column], label: str) -> dict[str, Any]:
+def specification_of(columns: Mapping[str, Column], label: str) -> dict[str, Any]:
+    """Return the model for a file of these columns. Raises StreamError where nothing is left to predict from."""
     fields = {name: column.kind for name, column in columns.items() if name != label}
     if not fields:
         raise StreamError(f"the file has no column but {label!r}: there is nothing to predict from")
@@ -240,7 +179,7 @@ def _specification(columns: Mapping[str, _Column], label: str) -> dict[str, Any]
     return {"input": {"kind": "record", "fields": fields}, "encoder": {"name": "tabular"}, "head": head}
 
 
-def _describe(specification: Mapping[str, Any], label: str) -> str:
+def describe(specification: Mapping[str, Any], label: str) -> str:
     """Say what was read from the file, so that a column of the wrong type is noticed."""
     fields = specification["input"]["fields"]
     names = {kind: [name for name in fields if fields[name] == kind] for kind in ("number", "boolean", "string")}
@@ -248,9 +187,3 @@ def _describe(specification: Mapping[str, Any], label: str) -> str:
         f"{kind}s {', '.join(of[:5])}{f' and {len(of) - 5} more' if len(of) > 5 else ''}" for kind, of in names.items() if of
     ]
     return f"{specification['head']['name']} of {label} from {'; '.join(shown)}"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[score]}"), TimeRemainingColumn(), console=console
-    )

@@ -1,0 +1,95 @@
+"""A learner's course over a stream: it answers each item, is judged, and only then learns from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.base import Label, Scores
+from service.evaluate.peers import Peer, features_of
+from service.learning.update import Item, LearningState
+
+
+class Course(Protocol):
+    """One learner and how it has fared so far."""
+
+    name: str
+    scores: list[float]
+    """The score of each item by the task's metric: 1 or 0 for right and wrong, or an absolute error."""
+    seconds: float
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Answer the next items, and learn from them."""
+
+
+class OwnCourse:
+    """everlearn's own: as the learner process does it, without the process. The state's items must be given in order."""
+
+    def __init__(self, name: str, state: LearningState) -> None:
+        self.name = name
+        self.state = state
+        self.scores: list[float] = []
+        self.seconds = 0.0
+        self.drifts: list[int] = []
+        """After how many items drift was found."""
+        self._columns: list[Scores] = []
+        self._items: dict[int, Item] = {}
+
+    @property
+    def appetite(self) -> int:
+        """How many items the next update takes: labels that come as fast as steps are made."""
+        return self.state.appetite
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Make one update of the items. Raises what `LearningState.update` raises."""
+        started = time.perf_counter()
+        first = len(self.scores) + 1
+        seqs = range(first, first + len(items))
+        self._items.update(zip(seqs, items, strict=True))
+        events = self.state.drift.events
+        self.state.update(self.state.plan(seqs), self._items)
+        if len(self._items) > 2 * self.state.settings.memory:
+            self._items = {seq: self._items[seq] for seq in self.state.rehearsal.seqs}
+        self.seconds += time.perf_counter() - started
+        self._columns.append(self.state.prequential.latest(len(items)))
+        self.scores += self._columns[-1][self.state.model.head.metric].tolist()
+        if self.state.drift.events > events:
+            self.drifts.append(len(self.scores))
+
+    def metrics(self, last: int | None = None) -> dict[str, float]:
+        """Return all metrics of the task, over every item or the last ones."""
+        columns = {name: self._column(name)[-(last or 0) :] for name in self._columns[0]}
+        return dict(self.state.model.head.summarise(columns))
+
+    def _column(self, name: str) -> Tensor:
+        return torch.cat([columns[name] for columns in self._columns])
+
+
+class PeerCourse:
+    """A peer's, one item after the other, as its own library has it."""
+
+    def __init__(self, name: str, peer: Peer, task: str) -> None:
+        self.name = name
+        self.scores: list[float] = []
+        self.seconds = 0.0
+        self._peer = peer
+        self._classifies = task == "classification"
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Answer each item and learn from it, before the next one is seen."""
+        for item in items:
+            features = features_of(item.prepared)
+            started = time.perf_counter()
+            answer = self._peer.predict(features)
+            self._peer.learn(features, item.label)
+            self.seconds += time.perf_counter() - started
+            self.scores.append(self._score(answer, item.label))
+
+    def _score(self, answer: Label | None, label: Label) -> float:
+        if self._classifies:
+            return float(answer == label)
+        return abs(float(answer or 0.0) - float(label))
