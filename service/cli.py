@@ -138,7 +138,7 @@ def versions(
     with _one_line(SettingsError, StoreError):
         directory = DataDirectory(_data_directory(config, data)).open()
         checkpoints = EmbeddedCheckpointStore(directory, keep=2)
-        table = Table("version", "parent", "created", "feedback", "metrics (window)", "reason", "sha256")
+        table = Table("version", "parent", "created", "feedback", "metrics (window)", "drift", "reason", "sha256")
         for row in checkpoints.page(None, limit):
             window = {name: value for name, value in row.metrics["window"].items() if name != "items" and value is not None}
             table.add_row(
@@ -147,11 +147,41 @@ def versions(
                 f"{datetime.fromtimestamp(row.created_at, UTC):%Y-%m-%d %H:%M:%S}",
                 "-" if row.last_seq < row.first_seq else f"{row.first_seq}..{row.last_seq}",
                 " ".join(f"{name} {value:.4g}" for name, value in window.items()) or "-",
+                "here" if row.metrics["drift"].get("version") == row.version else str(row.metrics["drift"]["events"] or "-"),
                 row.reason,
                 row.sha256[:12],
             )
         checkpoints.close()
     Console().print(table)
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Option(help="Data directory; nothing in it is changed.")],
+    output: Annotated[Path, typer.Option(help="Where better settings go, if there are any.")] = Path("everlearn-tuned.toml"),
+    last: Annotated[int, typer.Option(help="Newest items of the log to compare settings by.", min=1)] = 10_000,
+    jobs: Annotated[int | None, typer.Option(help="Settings that are tried at once; without it one per core.", min=1)] = None,
+) -> None:
+    """Learn the recorded log again with other settings, and write those that would have served better."""
+    from service.tune import run
+
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    with _one_line(StoreError, OSError):
+        run(data, output, last=last, jobs=jobs)
+
+
+@app.command()
+def fork(
+    data: Annotated[Path, typer.Option(help="Data directory; nothing in it is changed.")],
+    to: Annotated[Path, typer.Option(help="Data directory to make.")],
+) -> None:
+    """Make a data directory with the same feedback and nothing learned, for other settings to learn it anew."""
+    from service.store.embedded import fork as fork_directory
+
+    with _one_line(StoreError):
+        items = fork_directory(data, to)
+    errors.print(f"everlearn: copied {items} feedback items; `everlearn serve --config F --data {to}` learns them")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -91,3 +91,8 @@ class _Progress(Collector):
         for name, value in newest.metrics["window"].items():
             if value is not None:
                 yield GaugeMetricFamily(f"everlearn_window_{name}", f"Prequential {name} over the sliding window.", value)
+        yield CounterMetricFamily("everlearn_drifts", "Drifts that were found in the log.", newest.metrics["drift"]["events"])
+        weights = GaugeMetricFamily("everlearn_expert_weight", "Weight of an expert in the mix.", labels=["expert"])
+        for name, weight in newest.metrics.get("experts", {}).items():
+            weights.add_metric([name], weight)
+        yield weights

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running import learn
@@ -32,6 +33,9 @@ def test_metrics_count_what_happened_in_every_process(client: httpx.Client, digi
     assert after["everlearn_batch_instances_sum"] - before["everlearn_batch_instances_sum"] == 1
     assert after["everlearn_model_version"] == learned["model_version"]
     assert after["everlearn_lag"] == 0
+    assert after["everlearn_drifts_total"] == 0
+    weights = client.get("/model").json()["metrics"]["experts"]
+    assert after["everlearn_expert_weight"] == pytest.approx(sum(weights.values()))
     assert after["everlearn_http_requests_total"] > before["everlearn_http_requests_total"]
 
 

@@ -3,6 +3,6 @@
 from service.store.embedded.checkpoints import EmbeddedCheckpointStore
 from service.store.embedded.directory import DataDirectory
 from service.store.embedded.journal import EmbeddedPredictionJournal
-from service.store.embedded.log import EmbeddedFeedbackLog
+from service.store.embedded.log import EmbeddedFeedbackLog, fork
 
-__all__ = ["DataDirectory", "EmbeddedCheckpointStore", "EmbeddedFeedbackLog", "EmbeddedPredictionJournal"]
+__all__ = ["DataDirectory", "EmbeddedCheckpointStore", "EmbeddedFeedbackLog", "EmbeddedPredictionJournal", "fork"]

@@ -8,11 +8,21 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.database import Database
 from service.store.embedded.directory import DataDirectory
-from service.store.errors import AppendRefused, KeyBusy, KeyReused, LogBusy, MissingInstance, StoreError, StoreUnavailable
+from service.store.errors import (
+    AppendRefused,
+    DataDirectoryError,
+    KeyBusy,
+    KeyReused,
+    LogBusy,
+    MissingInstance,
+    StoreError,
+    StoreUnavailable,
+)
 from service.store.protocols import Entry, NewEntry
 
 # AUTOINCREMENT: a sequence number is never given twice, even when the newest entries were deleted.
@@ -161,6 +171,23 @@ class EmbeddedFeedbackLog:
                 return [_insert_all(connection, append.entries) for append in appends]
         except StoreUnavailable as exc:
             return [exc] * len(appends)
+
+
+def fork(data: Path, to: Path) -> int:
+    """Make a data directory with a copy of another one's log, whole also while that is written; return its last seq.
+
+    Raises DataDirectoryError where there is a log already, StoreUnavailable.
+    """
+    source, target = DataDirectory(data).open(), DataDirectory(to).create()
+    if target.log.exists() or target.versions.exists():
+        raise DataDirectoryError(f"{to} holds a log already")
+    original, copied = Database(source.log, SCHEMA, synchronous="FULL"), Database(target.log, SCHEMA, synchronous="FULL")
+    with original.read() as old, copied.read() as new:
+        old.backup(new)
+        last = int(new.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
+    original.close()
+    copied.close()
+    return last
 
 
 def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:
