@@ -1,16 +1,19 @@
 """How well the defaults learn: one pass over each stream, each item predicted before it is learned from.
 
-`python -m benchmarks.streams [--seed N] [STREAM ...]` prints a line for each stream. Every stream is learned with the same
-settings. After the warm-up, labels come in groups of `step_items`, as they do where they are not sent one by one.
+`python -m benchmarks.streams [--seeds N] [--against river] [--report F.jsonl] [STREAM ...]` prints what came of each
+stream, for every learner. All streams are learned with the same settings; the first seed is run twice, and both runs must
+end in the same bits. After the warm-up, labels come in groups of `step_items`, as they do where they are not sent one by one.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import time
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,14 @@ from river import datasets
 from river.datasets import synth
 from sklearn.datasets import load_diabetes, load_digits
 
-from models.registry import build_model
-from service.learner import use_deterministic_torch
+from models.base import Scores
+from models.heads.classification import Classification
+from models.metrics import calibration_error
+from service.evaluate.courses import Course, OwnCourse, PeerCourse
+from service.evaluate.peers import PEERS
+from service.evaluate.run import own_course
 from service.learning.update import Item, LearningState
-from service.settings import LearningSettings
+from service.settings import LearningSettings, Settings
 from tests.running import ROOT
 
 Rows = Iterable[tuple[dict[str, Any], Any]]
@@ -59,6 +66,16 @@ def weather() -> Rows:
 
 def friedman() -> Rows:
     return synth.FriedmanDrift(drift_type="gra", position=(3500, 7000), transition_window=500, seed=42).take(10000)
+
+
+def rare() -> Rows:
+    """One item in a hundred is of the rare class: what lies beyond a plane that turns all the time."""
+    rng = np.random.default_rng(11)
+    for index in range(20000):
+        numbers = rng.normal(size=10)
+        angle = 2 * np.pi * index / 20000
+        score = numbers[0] * np.cos(angle) + numbers[1] * np.sin(angle)
+        yield {f"x{column}": float(number) for column, number in enumerate(numbers)}, "rare" if score > 2.326 else "common"
 
 
 def diabetes() -> Rows:
@@ -108,41 +125,108 @@ STREAMS: dict[str, tuple[str, Callable[[], Rows]]] = {
     "diabetes": ("regression", diabetes),
     "digits": ("classification", digits),
     "incremental": ("classification", incremental),
+    "rare": ("classification", rare),
 }
+BALANCED = {"rare": {"everlearn, balance = 1": {"balance": 1.0}, "plain mlp": {"experts": ["mlp"]}}}
+"""Heads that are run beside the defaults, by stream and name."""
+
+AGRAWAL_CHANGE = 10_000
 
 
-def _fields(row: dict[str, Any]) -> dict[str, str]:
-    return {str(name): "string" if isinstance(value, str) else "number" for name, value in row.items()}
+class Untempered:
+    """The calibration error that the mix would have if its weights added up to 1, noted while a course is taken."""
+
+    def __init__(self, head: Classification) -> None:
+        self._head = head
+        self._scores = head.scores
+        self._confidence: list[float] = []
+        self._accuracy: list[float] = []
+        head.scores = self._noted  # type: ignore[method-assign]
+
+    def error(self) -> float:
+        return calibration_error(np.array(self._confidence), np.array(self._accuracy))
+
+    def _noted(self, outputs: torch.Tensor | None, labels: Any) -> Scores:
+        if outputs is not None:
+            weights = self._head.mix.weights / self._head.mix.weights.sum()
+            mixed = torch.einsum("e,bec->bc", weights.to(outputs.dtype), outputs.clamp(min=-12)).softmax(1)
+            best, predicted = mixed.max(1)
+            self._confidence += best.tolist()
+            self._accuracy += (predicted == self._head.targets(labels)).double().tolist()
+        return self._scores(outputs, labels)
 
 
-def _prepared(state: LearningState, rows: Rows, task: str) -> Iterator[Item]:
+def items_of(state: LearningState, rows: Rows, task: str) -> Iterator[Item]:
     for row, label in rows:
         record = {str(name): value if isinstance(value, str) else float(value) for name, value in row.items()}
         yield Item(state.model.input.prepare(record), float(label) if task == "regression" else str(label))
 
 
-def run(name: str, seed: int) -> dict[str, Any]:
-    """Learn a stream and return its figures."""
-    task, rows = STREAMS[name]
-    fields = _fields(next(iter(rows()))[0])
-    spec = {"input": {"kind": "record", "fields": fields}, "encoder": {"name": "tabular"}, "head": {"name": task}}
-    settings = LearningSettings(seed=seed)
-    state = LearningState(build_model(spec, seed=seed), settings)
-    items: dict[int, Item] = {}
-    stream = _prepared(state, rows(), task)
-    seconds = 0.0
-    while group := list(islice(stream, 1 if len(items) < settings.warm_up else settings.step_items)):
-        seqs = range(len(items) + 1, len(items) + len(group) + 1)
-        items.update(zip(seqs, group, strict=True))
-        started = time.perf_counter()
-        state.update(state.plan(seqs), items)
-        seconds += time.perf_counter() - started
-    metrics = state.metrics()
-    value = metrics[state.model.head.metric]
-    if name == "incremental":
-        value = _accuracy(state, list(_prepared(state, held_out(), task)))
-    figures = {"ms per item": 1000 * seconds / len(items), "drifts": metrics["drift"]["events"], **metrics["experts"]}
-    return {"items": len(items), "value": value, **figures}
+def new_course(name: str, stream: str, seed: int, head: dict[str, Any]) -> OwnCourse:
+    task, rows = STREAMS[stream]
+    row = next(iter(rows()))[0]
+    fields = {str(name): "string" if isinstance(value, str) else "number" for name, value in row.items()}
+    parts = {"input": {"kind": "record", "fields": fields}, "encoder": {"name": "tabular"}, "head": {"name": task, **head}}
+    return own_course(name, Settings(model=parts, learning=LearningSettings(seed=seed)))
+
+
+def take_all(own: OwnCourse, stream: str) -> None:
+    task, rows = STREAMS[stream]
+    items = items_of(own.state, rows(), task)
+    while group := list(islice(items, own.appetite)):
+        own.take(group)
+
+
+def own_figures(name: str, stream: str, seed: int = 0, head: dict[str, Any] | None = None) -> dict[str, Any]:
+    own = new_course(name, stream, seed, head or {})
+    classifies = isinstance(own.state.model.head, Classification)
+    untempered = Untempered(own.state.model.head) if isinstance(own.state.model.head, Classification) else None
+    take_all(own, stream)
+    bits = hashlib.sha256(own.state.model_bytes() + own.state.learner_bytes()).hexdigest()[:12]
+    figures = {"seed": seed, **_figures(own, stream), "bits": bits, "drifts": own.drifts, **own.metrics()}
+    if untempered and classifies:
+        figures["ece_untempered"] = untempered.error()
+    if stream == "incremental":
+        figures["value"] = _accuracy(own.state, list(items_of(own.state, held_out(), "classification")))
+    if stream == "agrawal":
+        figures["recovered_after"] = _recovery(own.scores)
+    if stream == "rare":
+        figures["recall"] = own.state.by_class()["rare"]["accuracy"]
+    return figures
+
+
+def peer_figures(peer: PeerCourse, own: OwnCourse, stream: str) -> dict[str, Any]:
+    task, rows = STREAMS[stream]
+    for item in items_of(own.state, rows(), task):
+        peer.take([item])
+    figures = _figures(peer, stream)
+    if stream == "rare":
+        hits = np.array(peer.scores)
+        is_rare = np.array([label == "rare" for _, label in rows()])
+        figures |= {"recall": hits[is_rare].mean(), "balanced_accuracy": (hits[is_rare].mean() + hits[~is_rare].mean()) / 2}
+    if stream == "incremental":
+        figures["value"] = float(np.mean([peer.answer(item) == item.label for item in items_of(own.state, held_out(), task)]))
+    if stream == "agrawal":
+        figures["recovered_after"] = _recovery(peer.scores)
+    return figures
+
+
+def _figures(course: Course, stream: str) -> dict[str, Any]:
+    return {
+        "stream": stream,
+        "learner": course.name,
+        "items": len(course.scores),
+        "value": float(np.mean(course.scores)),
+        "ms_per_item": 1000 * course.seconds / len(course.scores),
+    }
+
+
+def _recovery(scores: list[float], window: int = 500) -> int | None:
+    """Return after how many items the accuracy is back within two points of what it was before the change."""
+    before = float(np.mean(scores[AGRAWAL_CHANGE - 2000 : AGRAWAL_CHANGE]))
+    after = np.convolve(scores[AGRAWAL_CHANGE:], np.ones(window) / window, "valid")
+    back = np.flatnonzero(after >= before - 0.02)
+    return int(back[0]) if len(back) else None
 
 
 def _accuracy(state: LearningState, items: list[Item]) -> float:
@@ -152,19 +236,40 @@ def _accuracy(state: LearningState, items: list[Item]) -> float:
     return float(np.mean([answer["label"] == item.label for answer, item in zip(answers, items, strict=True)]))
 
 
+def run(stream: str, seeds: int, against: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the figures of every learner on a stream."""
+    for seed in range(seeds):
+        yield own_figures("everlearn", stream, seed)
+    if seeds > 1:
+        yield own_figures("everlearn, again", stream, 0)
+    for name, head in BALANCED.get(stream, {}).items():
+        yield own_figures(name, stream, head=head)
+    task, rows = STREAMS[stream]
+    classes = sorted({str(label) for _, label in rows()}) if task == "classification" else []
+    own = new_course("", stream, 0, {})
+    for family in against:
+        for name, peer in PEERS[family](task, classes).items():
+            yield peer_figures(PeerCourse(name, peer, task), own, stream)
+
+
 def main() -> None:
     """Run the streams that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("streams", nargs="*", default=[], help=", ".join(STREAMS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--against", action="append", default=[], choices=list(PEERS))
+    parser.add_argument("--report", type=Path, help="a file that gets a line of JSON for each learner and stream")
     arguments = parser.parse_args()
-    use_deterministic_torch(1)
-    for name in arguments.streams or STREAMS:
-        if name == "weather" and not WEATHER.exists():
+    for stream in arguments.streams or STREAMS:
+        if stream == "weather" and not WEATHER.exists():
             print("weather      skipped: ../shared/data not there")
             continue
-        figures = run(name, arguments.seed)
-        print(f"{name:12}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)
+        for figures in run(stream, arguments.seeds, arguments.against):
+            shown = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in figures.items()}
+            print("  ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
+            if arguments.report:
+                with arguments.report.open("a") as file:
+                    file.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ class Classification(Head):
 
     last_seen: Tensor
     observed: Tensor
+    shares: Tensor
+
+    share_fading = 0.9995  # per item: the shares are those of about the latest 2,000
 
     def __init__(
         self,
@@ -56,6 +59,10 @@ class Classification(Head):
         ] = "open",
         classes: Annotated[list[LabelName], Field(description="Classes that are known from the start.")] = [],  # noqa: B006
         max_classes: Annotated[PositiveInt, Field(description="A label that would make more is quarantined.")] = 1000,
+        balance: Annotated[
+            float,
+            Field(ge=0, le=1, description="0 answers the likeliest class; 1 as if all classes were equally frequent."),
+        ] = 0.0,
     ) -> None:
         super().__init__()
         if labels == "closed" and not classes:
@@ -64,6 +71,7 @@ class Classification(Head):
             raise SpecificationError("model.head.classes", "a class is named twice")
         self.open = labels == "open"
         self.max_classes = max_classes
+        self.balance = balance
         self.classes: dict[str, int] = {}
         self.names = in_order(experts)
         self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=0)
@@ -71,6 +79,7 @@ class Classification(Head):
         self.mix = LogisticMix(len(self.names))
         self.register_buffer("last_seen", torch.zeros(0, dtype=torch.int64))  # [classes], counted in observed items
         self.register_buffer("observed", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("shares", torch.zeros(0, dtype=torch.float64))  # [classes], faded counts of items
         self._name(classes)
 
     @property
@@ -124,7 +133,7 @@ class Classification(Head):
         if outputs is None:
             nothing = torch.full((len(labels),), torch.nan)
             return {"accuracy": torch.zeros(len(labels)), "log_loss": nothing, "predicted": nothing, "confidence": nothing}
-        mixed = self.mix(outputs)  # [batch, classes]
+        mixed = self._answered(outputs)  # [batch, classes]
         best, predicted = mixed.max(1)
         log_loss = -mixed.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
         return {
@@ -144,6 +153,9 @@ class Classification(Head):
             self.neighbours.observe(features, targets)
         self.last_seen[targets] = torch.arange(len(targets), device=targets.device) + self.observed + 1
         self.observed += len(targets)
+        ages = torch.arange(len(targets) - 1, -1, -1, device=targets.device, dtype=torch.float64)
+        self.shares *= self.share_fading ** len(targets)
+        self.shares.index_add_(0, targets, self.share_fading**ages)
 
     def losses(self, scores: Scores) -> Tensor:
         """Return 1 for each wrong answer, 0 for each right one."""
@@ -156,7 +168,7 @@ class Classification(Head):
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Return label and scores of each item, most probable first, cut to top_k."""
         names = self.labels
-        scores, indices = self.mix(outputs).exp().topk(min(top_k or len(names), len(names)))  # [batch, k]
+        scores, indices = self._answered(outputs).exp().topk(min(top_k or len(names), len(names)))  # [batch, k]
         rows = zip(scores.tolist(), indices.tolist(), strict=True)
         return [
             {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
@@ -174,6 +186,17 @@ class Classification(Head):
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
         return by_name(self.names, self.mix.weights)
+
+    def _answered(self, outputs: Tensor) -> Tensor:
+        """Return the log probabilities of the answer, [batch, classes].
+
+        A rare class is favoured by logit adjustment with running priors (Menon et al. 2021), as far as `balance` says.
+        """
+        mixed: Tensor = self.mix(outputs)
+        if not self.balance:
+            return mixed
+        priors = (self.shares + 1).log().to(mixed.dtype)
+        return (mixed - self.balance * priors).log_softmax(1)
 
     def _experts(self) -> list[Expert]:
         return [*self.experts, *([] if self.neighbours is None else [self.neighbours])]
@@ -194,6 +217,7 @@ class Classification(Head):
             expert.resize(classes)
         kept = self.last_seen[:classes]
         self.last_seen = torch.cat([kept, kept.new_full((classes - len(kept),), -(2**62))])
+        self.shares = torch.cat([self.shares[:classes], self.shares.new_zeros(classes - len(kept))])
 
     # The names travel with the weights, as bytes in a tensor, so that a checkpoint is complete in itself.
 

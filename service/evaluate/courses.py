@@ -82,12 +82,15 @@ class PeerCourse:
     def take(self, items: Sequence[Item]) -> None:
         """Answer each item and learn from it, before the next one is seen."""
         for item in items:
-            features = features_of(item.prepared)
             started = time.perf_counter()
-            answer = self._peer.predict(features)
-            self._peer.learn(features, item.label)
+            answer = self.answer(item)
+            self._peer.learn(features_of(item.prepared), item.label)
             self.seconds += time.perf_counter() - started
             self.scores.append(self._score(answer, item.label))
+
+    def answer(self, item: Item) -> Label | None:
+        """Return what it says of an item now."""
+        return self._peer.predict(features_of(item.prepared))
 
     def _score(self, answer: Label | None, label: Label) -> float:
         if self._classifies:

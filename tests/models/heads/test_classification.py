@@ -145,3 +145,28 @@ def test_what_is_kept_of_an_answer_judges_as_the_head_would_have() -> None:
         judged = head.judge(head.kept(answer), label)
         assert judged == pytest.approx({name: scores[name][row].item() for name in judged})
         assert judged.keys() == {"accuracy", "predicted", "confidence"}
+
+
+@pytest.mark.parametrize(("balance", "label"), [(0.0, "often"), (1.0, "rare")])
+def test_balance_answers_as_if_all_classes_were_equally_frequent(balance: float, label: str) -> None:
+    head = Classification(1, experts=["linear"], balance=balance)
+    labels = ["often"] * 95 + ["rare"] * 5
+    head.admit(labels)
+    head.observe(torch.zeros(100, 1), None, labels)
+    with torch.no_grad():
+        head.experts.linear.bias.copy_(torch.tensor([0.9, 0.1]).log())
+    (answer,) = head.answers(head(torch.zeros(1, 1)), None)
+    assert answer["label"] == label
+    assert sum(answer["scores"].values()) == pytest.approx(1)
+    assert next(iter(answer["scores"])) == label
+    if balance:  # 0.9 / (95 + 1) against 0.1 / (5 + 1), nearly
+        assert answer["scores"]["rare"] == pytest.approx((0.1 / 6) / (0.9 / 96 + 0.1 / 6), rel=0.02)
+
+
+def test_the_shares_of_the_classes_fade() -> None:
+    head = Classification(1, experts=["linear"])
+    head.admit(["old", "new"])
+    for label in ("old", "new"):
+        for _ in range(40):
+            head.observe(torch.zeros(100, 1), None, [label] * 100)
+    assert head.shares[0] < 0.2 * head.shares[1]
