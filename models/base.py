@@ -127,11 +127,14 @@ class Head(nn.Module, ABC):
 class OnlineModel(nn.Module):
     """An input kind, an encoder and a head. Subclass it, or give it other parts, for a model of your own."""
 
+    anchor: Tensor
+
     def __init__(self, *, input: InputKind, encoder: Encoder, head: Head) -> None:
         super().__init__()
         self.input = input
         self.encoder = encoder
         self.head = head
+        self.register_buffer("anchor", torch.empty(0), persistent=False)  # it tells the device without a search
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the head's raw outputs for one collated batch."""
@@ -146,7 +149,7 @@ class OnlineModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device that the parameters live on."""
-        return next(self.parameters()).device
+        return self.anchor.device
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the named parameters that updates change."""

@@ -230,7 +230,8 @@ class Picture:
         try:
             image = Image.open(io.BytesIO(payload), formats=tuple(self.formats.values()))
         except Image.DecompressionBombError as exc:  # Pillow has a limit of its own
-            raise InstanceError(f"the picture has far more pixels than the limit of {self.max_pixels}") from exc
+            limit = min(self.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or self.max_pixels))
+            raise InstanceError(f"the picture has more pixels than the limit of {limit}") from exc
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as exc:
             raise InstanceError("not a readable JPEG, PNG or WebP") from exc
         width, height = image.size

@@ -31,7 +31,7 @@ def classification_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
     return {
         "accuracy": right,
         "balanced_accuracy": float((hits / support).mean()),
-        "kappa_m": 1.0 if majority == 1 and right == 1 else (right - majority) / max(1 - majority, 1e-12),
+        "kappa_m": (right - majority) / (1 - majority) if majority < 1 else float("nan"),
         "macro_f1": float((2 * hits / (support + claims)).mean()),
         "log_loss": _mean(log_loss),
         "ece": calibration_error(confidence, accuracy),

@@ -16,8 +16,8 @@ class PiecewiseLinear(nn.Module):
 
     Bin b of a column holds 0 below its lower edge, 1 above its upper edge, and the fraction in between. The edges are the
     quantiles of the latest `window` values. They are looked at only when the number of values seen doubles (16, 32, 64,
-    ...), and those of a column move only where one of them is off by more than a bin: what is trained on the encoding then
-    rarely finds it changed, and every move is part of a checkpoint.
+    ...), and, once the window is full, those of a column move only where one of them is off by more than two bins: what is
+    trained on the encoding then rarely finds it changed, and every move is part of a checkpoint.
     """
 
     recent: Tensor
@@ -57,7 +57,7 @@ class PiecewiseLinear(nn.Module):
         levels = torch.linspace(0, 1, len(self.edges), dtype=torch.float64, device=values.device)
         quantiles = torch.nanquantile(values, levels, dim=0).nan_to_num(UNKNOWN)  # [bins + 1, width]
         settling = int(self.seen) <= len(self.recent)
-        stale = settling | (self._error(values, levels) > 2 * levels[1])  # [width]
+        stale = settling | (self._error(values, levels) > min(2 * levels[1].item(), 0.5))  # [width]
         self.edges.copy_(torch.where(stale, quantiles, self.edges))
 
     def _error(self, values: Tensor, levels: Tensor) -> Tensor:

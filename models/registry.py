@@ -106,7 +106,7 @@ def _build_custom(specification: Specification) -> OnlineModel:
     options = {name: value for name, value in specification.items() if name != "class"}
     try:
         return _custom(specification)(**options)
-    except SpecificationError:
+    except (SpecificationError, MemoryError, torch.OutOfMemoryError):  # what another try may get is no wrong setting
         raise
     except Exception as exc:
         raise SpecificationError("model.class", f"{specification['class']} can't be made ({_told(exc)})") from exc

@@ -163,11 +163,12 @@ def tune(
     jobs: Annotated[int | None, typer.Option(help="Settings that are tried at once; without it one per core.", min=1)] = None,
 ) -> None:
     """Learn the recorded log again with other settings, and write those that would have served better."""
+    from models.errors import SpecificationError
     from service.tune import run
 
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    with _one_line(StoreError, OSError):
+    if not output.parent.is_dir() or output.exists():
+        raise typer.BadParameter(f"{output} is there already, or its folder is not", param_hint="--output")
+    with _one_line(StoreError, SpecificationError, OSError):
         run(data, output, last=last, jobs=jobs)
 
 

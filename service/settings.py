@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,7 +176,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, A
     except OSError as exc:
         raise SettingsError(f"{path} can't be read: {exc.strerror}") from exc
     except SettingsSourceError as exc:
-        raise SettingsError(_unreadable_variable(exc)) from exc
+        raise SettingsError(str(exc)) from exc
     except ValidationError as exc:
         raise SettingsError(_first_line(exc)) from exc
     return Settings.model_validate(gathered.model_dump())
@@ -186,24 +185,20 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, A
 def _check_variables(environment: Mapping[str, str]) -> None:
     """Refuse EVERLEARN_... variables of no section: a slip of the pen must not be a setting that does nothing."""
     sections = list(Settings.model_fields)
-    for name in environment:
+    for name, value in environment.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
-            section = name.removeprefix(PREFIX).split("_")[0].lower()
+            section, _, setting = name.removeprefix(PREFIX).lower().partition("_")
             if section not in sections:
                 raise SettingsError(f"{name}: no such section; allowed: {', '.join(sections)}")
+            if _is_table(section, setting) and not _is_json(value):
+                raise SettingsError(f"{name}: not valid JSON")
 
 
-def _unreadable_variable(exc: SettingsSourceError) -> str:
-    """Name the variable that pydantic-settings could not read as JSON: it says the section only."""
-    named = re.search(r'field "(\w+)"', str(exc))
-    if named is None:
-        return str(exc)
-    section = Settings.model_fields[named[1]].annotation
-    fields = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else {}
-    tables = [name for name, field in fields.items() if get_origin(field.annotation) is dict]
-    variables = [PREFIX + named[1].upper(), *(f"{PREFIX}{named[1]}_{table}".upper() for table in tables)]
-    given = {name.upper(): value for name, value in os.environ.items()}
-    return f"{next(name for name in variables if not _is_json(given.get(name, 'null')))}: not valid JSON"
+def _is_table(section: str, setting: str) -> bool:
+    """Return whether a variable stands for a whole section, or for a setting that is a table: these come as JSON."""
+    annotation = Settings.model_fields[section].annotation
+    fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
+    return not setting or (setting in fields and get_origin(fields[setting].annotation) is dict)
 
 
 def _is_json(text: str) -> bool:

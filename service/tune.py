@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.base import Head
+from models.errors import ModelError
 from service.checkpointing import Shaping, first_state, item
 from service.evaluate.courses import OwnCourse
 from service.learner import use_deterministic_torch
+from service.learning.gate import UpdateRefused
 from service.learning.update import Item
-from service.replay import ascending
+from service.replay import ReplayImpossible, ascending
 from service.store import FeedbackLog, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
 
 SEARCHED = 0.7  # share of the items that settings are chosen by; the rest confirms the choice
 FEWEST_ITEMS = 100
+SEEDS = 3  # that confirm the choice
 RESAMPLES = 2000  # of the bootstrap
+BLOCKS = 12  # that the items are cut into: long ones, since one model leads for hundreds of items, and then the other
+# Items per update, the same for all: else a setting would also be judged by how old it lets the model get.
+GROUP = 4
 PAGE = 500
 
 Change = tuple[tuple[str, Any], ...]
@@ -62,7 +69,7 @@ class Verdict:
     changed: float
     low: float
     high: float
-    """The 95 % interval of how much better the change is: a paired bootstrap (Efron and Tibshirani 1993)."""
+    """The 95 % interval of how much better the change is: a paired bootstrap of blocks of items."""
 
     @property
     def better(self) -> bool:
@@ -89,10 +96,10 @@ def run(data: Path, output: Path, *, last: int, jobs: int | None) -> bool:
     if not verdict.better:
         console.print("that may be chance: nothing is written")
         return False
-    output.write_text(tomli_w.dumps(changed(shaping, verdict.change)))
+    output.write_text(tomli_w.dumps(_without_none(changed(shaping, verdict.change))))
     console.print(
-        f"wrote {output}. To go on with it, let it learn the same log anew: everlearn fork --data {data} --to NEW,"
-        f" then everlearn serve --config {output} --data NEW",
+        f"wrote [model] and [learning] to {output}; add your other sections. To go on with it, let it learn the same log"
+        f" anew: everlearn fork --data {data} --to NEW, then everlearn serve --config {output} --data NEW",
         markup=False,
     )
     return True
@@ -104,17 +111,17 @@ def choose(
     """Return the mean score of every change that was tried, and the verdict on the best; None where none was better."""
     sign = 1 if higher_is_better else -1
     searched = seqs[: int(SEARCHED * len(seqs))]
-    # A process for each trial: torch's threads and the models' randomness stay apart.
     with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")) as pool:
         trial = partial(_trials, pool, data, shaping)
-        means = {change: float(np.mean(scores)) for change, scores in trial(searched, [RECORDED, *single(shaping)]).items()}
-        for change, scores in trial(searched, together(means, sign)).items():
-            means[change] = float(np.mean(scores))
+        means = _means(trial(searched, [RECORDED, *single(shaping)]), sign)
+        means |= _means(trial(searched, together(means, sign)), sign)
         best = max(means, key=lambda change: sign * means[change])
         if best == RECORDED:
             return means, None
-        whole = trial(seqs, [RECORDED, best])
-    rest = {change: np.asarray(scores[len(searched) :]) for change, scores in whole.items()}
+        seeded = {change: _seeded(shaping, change) for change in (RECORDED, best)}
+        whole = trial(seqs, list(chain.from_iterable(seeded.values())))
+    # What the seed brings is not the settings' merit: each item's score is the mean over several.
+    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[len(searched) :] for change in seeded}
     low, high = interval(sign * (rest[best] - rest[RECORDED]))
     return means, Verdict(best, float(rest[RECORDED].mean()), float(rest[best].mean()), low, high)
 
@@ -129,10 +136,22 @@ def single(shaping: Shaping) -> list[Change]:
 
 def together(means: Mapping[Change, float], sign: int) -> list[Change]:
     """Return what of the changes that helped, the best of each setting, makes two and more at once."""
-    helped = sorted((c for c in means if sign * (means[c] - means[RECORDED]) > 0), key=lambda c: -sign * means[c])
-    best = list({change[0][0]: change for change in reversed(helped)}.values())[::-1][:TOGETHER]
-    best.sort(key=lambda change: -sign * means[change])
-    return [tuple(part for change in best[:count] for part in change) for count in range(2, len(best) + 1)]
+    best: dict[str, Change] = {}
+    for change in sorted(means, key=lambda change: -sign * means[change]):
+        if sign * (means[change] - means[RECORDED]) > 0:
+            best.setdefault(change[0][0], change)
+    helped = list(best.values())[:TOGETHER]
+    return [tuple(part for change in helped[:count] for part in change) for count in range(2, len(helped) + 1)]
+
+
+def _means(trials: Mapping[Change, list[float]], sign: int) -> dict[Change, float]:
+    """Return the mean score of each change; the worst there is for one that made a model that must not be served."""
+    return {change: float(np.mean(scores)) if scores else -sign * math.inf for change, scores in trials.items()}
+
+
+def _seeded(shaping: Shaping, change: Change) -> list[Change]:
+    first = shaping["learning"]["seed"]
+    return [(*change, ("seed", (first + number) % 2**63)) for number in range(SEEDS)]
 
 
 def changed(shaping: Shaping, change: Change) -> Shaping:
@@ -148,22 +167,36 @@ def changed(shaping: Shaping, change: Change) -> Shaping:
 
 
 def interval(differences: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of paired differences, [items]."""
-    choices = np.random.default_rng(0)
-    means = [differences[choices.integers(len(differences), size=len(differences))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    """Return the 95 % interval of the mean of paired differences, [items].
+
+    A circular block bootstrap (Politis and Romano 1992): one model is better than another for a while, then the other is,
+    and items drawn one by one would take each of these for many.
+    """
+    count = len(differences)
+    block = max(1, count // BLOCKS)
+    rolled = np.concatenate([[0.0], np.cumsum(np.concatenate([differences, differences[:block]]))])
+    blocks = (rolled[block:] - rolled[:-block])[:count] / block  # the mean of each block, by its first item
+    choices = np.random.default_rng(0).integers(count, size=(RESAMPLES, math.ceil(count / block)))
+    low, high = np.percentile(blocks[choices].mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
 def scores_of(data: Path, shaping: Shaping, seqs: Sequence[int]) -> list[float]:
-    """Learn the items from the beginning and return the score of each, judged before it was learned from."""
+    """Learn the items from the beginning and return the score of each, judged before it was learned from.
+
+    Empty where the settings made a model that must not be served.
+    """
     use_deterministic_torch(1)
     course = OwnCourse("trial", first_state(shaping, "cpu"))
     feedback = EmbeddedFeedbackLog(DataDirectory(data).open())
     items = _items(course, feedback, seqs)
-    while group := list(islice(items, course.appetite)):
-        course.take(group)
-    feedback.close()
+    try:
+        while group := list(islice(items, GROUP)):
+            course.take(group)
+    except (UpdateRefused, ModelError):
+        return []
+    finally:
+        feedback.close()
     return course.scores
 
 
@@ -171,6 +204,8 @@ def _items(course: OwnCourse, feedback: FeedbackLog, seqs: Sequence[int]) -> Ite
     kind = course.state.model.input
     for start in range(0, len(seqs), PAGE):
         entries = feedback.fetch(seqs[start : start + PAGE])
+        if missing := set(seqs[start : start + PAGE]) - entries.keys():
+            raise ReplayImpossible(f"seq {min(missing)} was learned from, and the log does not have it any more")
         # The answer that was served then was another model's: these settings are to be judged by their own.
         yield from (replace(item(kind, entries[seq]), answer=None) for seq in seqs[start : start + PAGE])
 
@@ -208,7 +243,8 @@ def _table(means: Mapping[Change, float], head: Head, items: int) -> Table:
     sign = -1 if head.higher_is_better else 1
     for change in sorted(means, key=lambda change: sign * means[change]):
         difference = means[change] - means[RECORDED]
-        table.add_row(_named(change), f"{means[change]:.4f}", "" if change == RECORDED else f"{difference:+.4f}")
+        shown = (f"{means[change]:.4f}", f"{difference:+.4f}") if math.isfinite(means[change]) else ("diverged", "")
+        table.add_row(_named(change), shown[0], "" if change == RECORDED else shown[1])
     return table
 
 
@@ -218,6 +254,13 @@ def _told(verdict: Verdict, head: Head, items: int) -> str:
         f"on the {items} items after these: {_named(verdict.change)} has {head.metric} {verdict.changed:.4f}, the recorded"
         f" settings {verdict.recorded:.4f}; better by {gain} (95 % interval)"
     )
+
+
+def _without_none(value: Any) -> Any:
+    """Return plain data without the options that are None, which TOML does not have: they are at their defaults."""
+    if isinstance(value, dict):
+        return {name: _without_none(part) for name, part in value.items() if part is not None}
+    return value
 
 
 def _named(change: Change) -> str:

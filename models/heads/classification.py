@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,7 +19,10 @@ from models.experts.base import Expert
 from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts, in_order
 from models.experts.neighbours import ClassNeighbours
 from models.metrics import classification_metrics
-from models.mixing import LogisticMix, by_name, let_sleep
+from models.mixing import FLOOR, LogisticMix, by_name, let_sleep
+
+PRIOR_ITEMS = 10  # that each class is taken to have had beside its own: one label alone must not weigh as a rare class
+KEPT_SCORES = 10  # of an answer, until its label comes
 
 LabelName = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
 LabelNumber = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
@@ -175,13 +180,22 @@ class Classification(Head):
         ]
 
     def kept(self, answer: Answer) -> Answer:
-        """Return the label and its score."""
-        return {"label": answer["label"], "score": answer["scores"][answer["label"]]}
+        """Return the scores of the likeliest classes, and how many classes there were."""
+        return {"scores": dict(islice(answer["scores"].items(), KEPT_SCORES)), "classes": len(self.classes)}
 
     def judge(self, kept: Answer, label: Label) -> dict[str, float]:
-        """Return all scores but the log loss, for which the scores of the other classes would be needed."""
-        predicted = self.classes.get(kept["label"], -1)
-        return {"accuracy": float(kept["label"] == label), "predicted": predicted, "confidence": kept["score"]}
+        """Return all scores; what is left for the classes whose score was not kept is taken to be spread evenly."""
+        scores: dict[str, float] = kept["scores"]
+        best = next(iter(scores))
+        rest = (1 - sum(scores.values())) / max(1, kept["classes"] - len(scores))
+        known = str(label) in scores or len(scores) < kept["classes"]
+        probability = min(1.0, max(scores.get(str(label), rest), math.exp(FLOOR)))
+        return {
+            "accuracy": float(best == label),
+            "log_loss": -math.log(probability) if known else math.nan,
+            "predicted": self.classes.get(best, -1),
+            "confidence": scores[best],
+        }
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
@@ -195,8 +209,9 @@ class Classification(Head):
         mixed: Tensor = self.mix(outputs)
         if not self.balance:
             return mixed
-        priors = (self.shares + 1).log().to(mixed.dtype)
-        return (mixed - self.balance * priors).log_softmax(1)
+        priors = (self.shares + PRIOR_ITEMS).log()
+        priors = priors.where(self.last_seen > 0, priors.max())  # of a class without items nothing is known
+        return (mixed - self.balance * priors.to(mixed.dtype)).log_softmax(1)
 
     def _experts(self) -> list[Expert]:
         return [*self.experts, *([] if self.neighbours is None else [self.neighbours])]

@@ -81,7 +81,10 @@ class Edge:
         try:
             await self._app(scope, receive, send_on)
         except (Exception, asyncio.CancelledError) as exc:
-            log.error("api.failed: request %s", request_id, exc_info=exc if isinstance(exc, Exception) else None)
+            if isinstance(exc, asyncio.CancelledError):
+                log.warning("api.cut_off: request %s was not completed in the grace time", request_id)
+            else:
+                log.error("api.failed: request %s", request_id, exc_info=exc)
             if answering:
                 raise
             await problems.unexpected(exc)(scope, receive, send_on)

@@ -27,7 +27,7 @@ class Course(Protocol):
 
 
 class OwnCourse:
-    """everlearn's own: as the learner process does it, without the process. The state's items must be given in order."""
+    """everlearn's own: as the learner process does it, without the process."""
 
     def __init__(self, name: str, state: LearningState) -> None:
         self.name = name
@@ -38,6 +38,7 @@ class OwnCourse:
         """After how many items drift was found."""
         self._columns: list[Scores] = []
         self._items: dict[int, Item] = {}
+        self._forget_at = 2 * state.settings.memory  # items
 
     @property
     def appetite(self) -> int:
@@ -46,19 +47,20 @@ class OwnCourse:
 
     def take(self, items: Sequence[Item]) -> None:
         """Make one update of the items. Raises what `LearningState.update` raises."""
-        started = time.perf_counter()
         first = len(self.scores) + 1
         seqs = range(first, first + len(items))
         self._items.update(zip(seqs, items, strict=True))
         events = self.state.drift.events
-        self.state.update(self.state.plan(seqs), self._items)
-        if len(self._items) > 2 * self.state.settings.memory:
-            self._items = {seq: self._items[seq] for seq in self.state.rehearsal.seqs}
+        started = time.perf_counter()
+        scores = self.state.update(self.state.plan(seqs), self._items)
         self.seconds += time.perf_counter() - started
-        self._columns.append(self.state.prequential.latest(len(items)))
-        self.scores += self._columns[-1][self.state.model.head.metric].tolist()
+        self._columns.append(scores)
+        self.scores += scores[self.state.model.head.metric].tolist()
         if self.state.drift.events > events:
             self.drifts.append(len(self.scores))
+        if len(self._items) > self._forget_at:
+            self._items = {seq: self._items[seq] for seq in self.state.rehearsal.seqs}
+            self._forget_at = 2 * len(self._items)
 
     def metrics(self, last: int | None = None) -> dict[str, float]:
         """Return all metrics of the task, over every item or the last ones."""

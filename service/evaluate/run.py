@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from service.evaluate.courses import Course, OwnCourse, PeerCourse
 from service.evaluate.peers import PEERS
 from service.evaluate.rows import Reader, StreamError, describe, rows_of, specification_of, survey
 from service.learner import use_deterministic_torch
+from service.learning.gate import UpdateRefused
 from service.learning.update import Item
 from service.settings import Settings, load_settings
 
@@ -71,13 +73,18 @@ def figures(own: OwnCourse, peers: Sequence[Course]) -> dict[str, Any]:
         "items": len(own.scores),
         "metric": own.state.model.head.metric,
         **_summary(own),
-        "metrics": own.metrics(),
-        f"metrics_last_{WINDOW}": own.metrics(WINDOW),
+        "metrics": _known(own.metrics()),
+        f"metrics_last_{WINDOW}": _known(own.metrics(WINDOW)),
         "experts": metrics.get("experts", {}),
         "drifts": own.drifts,
         "versions": own.state.version,
         "peers": {peer.name: _summary(peer) for peer in peers},
     }
+
+
+def _known(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics for JSON, where NaN does not exist."""
+    return {name: round(value, 6) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _summary(course: Course) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def _take(courses: Iterable[Course], lines: Sequence[int], items: Sequence[Item]
     for course in courses:
         try:
             course.take(items)
-        except LabelError as exc:
+        except (LabelError, UpdateRefused) as exc:
             raise StreamError(f"line {lines[0]}{f'..{lines[-1]}' if len(lines) > 1 else ''}: {exc}") from exc
 
 

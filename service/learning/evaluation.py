@@ -27,14 +27,13 @@ class Prequential:
         self._means = np.zeros((0, 4))  # [columns, (sum, count, faded sum, faded count)]
         self._classes = np.zeros((0, 2))  # [classes, (sum, count)] of the head's metric
 
-    def record(self, scores: Scores, targets: Tensor, metric: str, classes: Sequence[int]) -> None:
-        """Take in the scores of some items; `classes` are their class indices, empty where the task has none."""
-        columns = {**scores, "target": targets}
-        values = torch.stack([column.double().cpu() for column in columns.values()]).numpy()  # [columns, items]
+    def record(self, scores: Scores, metric: str, classes: Sequence[int]) -> None:
+        """Take in the scores of some items, and their targets; `classes` are class indices, empty where the task has none."""
+        values = torch.stack([column.double().cpu() for column in scores.values()]).numpy()  # [columns, items]
         if not self._columns:
-            self._columns = tuple(columns)
-            self._recent = np.full((len(columns), self.window), np.nan)
-            self._means = np.zeros((len(columns), 4))
+            self._columns = tuple(scores)
+            self._recent = np.full((len(scores), self.window), np.nan)
+            self._means = np.zeros((len(scores), 4))
         count = values.shape[1]
         places = np.arange(self.items, self.items + count)[-self.window :] % self.window
         self._recent[:, places] = values[:, -self.window :]
@@ -69,11 +68,6 @@ class Prequential:
             "faded": {name: _rounded(row[2], row[3]) for name, row in means.items()},
             "window": {"items": size, **{k: _rounded(v, 1) for k, v in (summarise(recent) if size else {}).items()}},
         }
-
-    def latest(self, count: int) -> Scores:
-        """Return the scores and the target of the latest items, at most the window's."""
-        places = np.arange(self.items - min(count, self.items, self.window), self.items) % self.window
-        return {name: torch.from_numpy(row[places]) for name, row in zip(self._columns, self._recent, strict=True)}
 
     def by_class(self, labels: Sequence[str], metric: str) -> dict[str, Any]:
         """Return items and the metric's mean of each class that has been judged: for accuracy, its recall."""

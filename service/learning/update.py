@@ -79,20 +79,22 @@ class LearningState:
         """How many new items one step takes now."""
         return 1 if self._warms_up else self.settings.step_items
 
-    def update(self, steps: Sequence[Step], items: Mapping[int, Item]) -> None:
-        """Make the next version in place.
+    def update(self, steps: Sequence[Step], items: Mapping[int, Item]) -> Scores:
+        """Make the next version in place; return the scores of the new items, judged before they were learned from.
 
         Raises LabelError for a label that the head can't admit, UpdateRefused by the gate, or whatever the model
         raises; the state is then torn and must be loaded again.
         """
         seqs = [seq for step in steps for seq in step.new]
+        scores: Scores = {}
         if seqs:
             with torch_randomness_for(self.settings.seed, self.version + 1), subnormals_as_zero():
-                self._learn(steps, items, seqs)
+                scores = self._learn(steps, items, seqs)
             check_finite(self.model)
         self.version += 1
+        return scores
 
-    def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> None:
+    def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> Scores:
         new = [items[seq] for seq in seqs]
         labels = [item.label for item in new]
         head = self.model.head
@@ -112,11 +114,13 @@ class LearningState:
                 self._step(step, items)
         self.model.encoder.eval()
         classes = targets.tolist() if head.labels else []
-        self.prequential.record(_as_served(head, scores, new), targets, head.metric, classes)
+        served = {**_as_served(head, scores, new), "target": targets}
+        self.prequential.record(served, head.metric, classes)
         choices = choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER)
         if self.drift.watch(head.losses(scores), seqs[-1], self.version + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
         self.rehearsal.remember(seqs, classes or [0] * len(seqs), choices)
+        return served
 
     def _follow(self) -> None:
         """Have optimizer and average go on with the parameters that growth has replaced."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -73,6 +74,21 @@ def test_a_request_head_without_an_end_is_431_before_it_fills_the_memory(service
         connection.sendall(b"GET /livez HTTP/1.1\r\n" + b"X-Header: " + b"x" * 550_000)
         assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
         assert service.log().count("Traceback") == 0
+
+
+def test_many_requests_on_one_connection_are_no_large_head(service: RunningService) -> None:
+    address = urlsplit(service.url)
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Padding: " + b"x" * 900 + b"\r\n\r\n"
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    answers = b""
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(request * 1500 + last,))
+        sending.start()
+        while chunk := connection.recv(65536):
+            answers += chunk
+        sending.join()
+    assert answers.count(b"HTTP/1.1 200 OK") == 1501
+    assert b"HTTP/1.1 431" not in answers
 
 
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_a_file_with_something_wrong_is_told_by_line_or_column(tmp_path: Path, c
     assert done.returncode == 78
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_learning_that_diverges_is_told_by_line(tmp_path: Path) -> None:
+    config = tmp_path / "everlearn.toml"
+    config.write_text(
+        '[model.input]\nkind = "vector"\nlength = 1\n[model.encoder]\nname = "tabular"\n[model.head]\nname = "regression"\n'
+        '[learning]\noptimizer = { name = "sgd", lr = 1e30 }\n'
+    )
+    path = write(tmp_path / "d.csv", ["x", "y"], [[n, n * n] for n in range(50)])
+    done = everlearn("evaluate", str(path), "--label", "y", "--config", str(config))
+    assert done.returncode == 78
+    assert re.search(r"line \d+: the update made .* infinite or not a number", done.stderr)
+
+
+def test_what_is_not_known_is_null_in_the_report(tmp_path: Path) -> None:
+    figures = evaluated(write(tmp_path / "d.csv", ["x", "y"], [[n, 1.5] for n in range(20)]), "y")
+    assert figures["metrics"]["r2"] is None
 
 
 def test_a_column_is_text_as_soon_as_one_cell_is(tmp_path: Path) -> None:

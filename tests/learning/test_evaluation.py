@@ -10,7 +10,8 @@ def summarise(columns: dict[str, torch.Tensor]) -> dict[str, float]:
 
 
 def record(prequential: Prequential, values: list[float], classes: list[int] | None = None) -> None:
-    prequential.record({"accuracy": torch.tensor(values)}, torch.tensor(classes or values), "accuracy", classes or [])
+    scores = {"accuracy": torch.tensor(values), "target": torch.tensor(classes or values)}
+    prequential.record(scores, "accuracy", classes or [])
 
 
 def test_means_are_over_everything_faded_and_over_the_window() -> None:
@@ -30,7 +31,7 @@ def test_means_are_over_everything_faded_and_over_the_window() -> None:
 def test_an_item_of_which_a_score_says_nothing_counts_not_for_it() -> None:
     prequential = Prequential(window=4, fading=0.9)
     scores = {"accuracy": torch.tensor([1.0, 0.0]), "log_loss": torch.tensor([0.5, torch.nan])}
-    prequential.record(scores, torch.tensor([0, 1]), "accuracy", [0, 1])
+    prequential.record({**scores, "target": torch.tensor([0, 1])}, "accuracy", [0, 1])
     metrics = prequential.metrics(["accuracy", "log_loss"], summarise)
     assert metrics["log_loss"] == metrics["faded"]["log_loss"] == 0.5
     assert metrics["accuracy"] == metrics["balanced_accuracy"] == 0.5
@@ -39,7 +40,7 @@ def test_an_item_of_which_a_score_says_nothing_counts_not_for_it() -> None:
 def test_a_score_that_says_nothing_at_all_is_none() -> None:
     prequential = Prequential(window=4, fading=0.9)
     scores = {"accuracy": torch.tensor([0.0]), "log_loss": torch.tensor([torch.nan])}
-    prequential.record(scores, torch.tensor([0]), "accuracy", [0])
+    prequential.record({**scores, "target": torch.tensor([0])}, "accuracy", [0])
     assert prequential.metrics(["log_loss"], summarise)["log_loss"] is None
 
 

@@ -134,7 +134,7 @@ def test_items_are_judged_before_they_are_learned_from() -> None:
 def test_an_answer_that_was_served_is_what_is_judged_however_late_its_label_comes(
     served: str | None, accuracy: float | None
 ) -> None:
-    known, answer = items(31, classes=2), None if served is None else {"label": served, "score": 0.9}
+    known, answer = items(31, classes=2), None if served is None else {"scores": {served: 0.9}, "classes": 2}
     late, plain = LearningState(plain_model(), SETTINGS), LearningState(plain_model(), SETTINGS)
     for state in (late, plain):
         learn(state, known, 1, 30)

@@ -50,6 +50,17 @@ def test_settled_edges_stay_while_the_numbers_do_and_move_with_them() -> None:
     assert encoding.edges[0, 1] >= 10
 
 
+@pytest.mark.parametrize("bins", [2, 3, 16])
+@pytest.mark.parametrize("size", [10, 1000])
+def test_edges_follow_a_column_that_has_moved_far_away(bins: int, size: int) -> None:
+    encoding = PiecewiseLinear(1, bins=bins, window=128)
+    rng = torch.Generator().manual_seed(0)
+    for shift in (0, 1000):
+        for _ in range(0, 5000, size):
+            encoding.observe(shift + torch.rand(size, 1, dtype=torch.float64, generator=rng))
+        assert ((encoding.edges >= shift) & (encoding.edges <= shift + 1)).all()
+
+
 def test_equal_numbers_are_no_reason_to_move() -> None:
     encoding = PiecewiseLinear(1, bins=4, window=16)
     encoding.observe(column(*[0.0, 1.0] * 8))

@@ -4,9 +4,10 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from service.store import NewEntry
-from service.store.embedded import DataDirectory, EmbeddedFeedbackLog
+from service.store.embedded import DataDirectory, EmbeddedFeedbackLog, fork
 from tests.running import ROOT
 
 SCRIPT = """
@@ -23,7 +24,7 @@ log.close()
 FULL = """
 import resource, signal, sys, pathlib
 from service.store import NewEntry, StoreUnavailable
-from service.store.embedded import DataDirectory, EmbeddedFeedbackLog
+from service.store.embedded import DataDirectory, EmbeddedFeedbackLog, fork
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = EmbeddedFeedbackLog(DataDirectory(pathlib.Path(sys.argv[1])).create())
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -67,3 +68,41 @@ def test_a_read_is_bounded_in_bytes_and_still_goes_on(tmp_path: Path) -> None:
         log.append([large] * 4).result(30)
         assert [entry.seq for entry in log.read(0, 100)] == [1, 2, 3]
         assert [entry.seq for entry in log.read(3, 100)] == [4]
+
+
+def filled(folder: Path) -> DataDirectory:
+    directory = DataDirectory(folder).create()
+    log = EmbeddedFeedbackLog(directory)
+    join: dict[str, Any] = {"prediction_id": "p", "predicted_by": 3, "answer": "{}"}
+    log.append([NewEntry(instance=b"x" * 5000, label=str(n), digest=b"d", key=f"k{n}", **join) for n in range(100)]).result(10)
+    log.close()
+    return directory
+
+
+def test_a_fork_has_the_feedback_and_nothing_of_what_was_learned_from_it(tmp_path: Path) -> None:
+    filled(tmp_path / "old")
+    assert fork(tmp_path / "old", tmp_path / "new") == 100
+    old, new = (EmbeddedFeedbackLog(DataDirectory(tmp_path / name).open()) for name in ("old", "new"))
+    copied, original = new.read(0, 1000), old.read(0, 1000)
+    assert [(e.seq, e.instance, e.label, e.key) for e in copied] == [(e.seq, e.instance, e.label, e.key) for e in original]
+    assert {(entry.answer, entry.predicted_by) for entry in copied} == {(None, None)}
+    for log in (old, new):
+        log.close()
+
+
+def test_a_fork_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    filled(tmp_path / "old")
+    script = f"""
+import resource, signal, pathlib
+from service.store import StoreUnavailable
+from service.store.embedded import fork
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    fork(pathlib.Path({str(tmp_path / "old")!r}), pathlib.Path({str(tmp_path / "new")!r}))
+except StoreUnavailable as exc:
+    print("unavailable")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "unavailable"
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -11,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.store.embedded.bell import Bell, ring
-from service.store.embedded.database import Database
-from service.store.embedded.directory import DataDirectory
+from service.store.embedded.database import Database, failing_as_unavailable
+from service.store.embedded.directory import DataDirectory, sync_directory
 from service.store.errors import (
     AppendRefused,
     DataDirectoryError,
@@ -174,20 +176,37 @@ class EmbeddedFeedbackLog:
 
 
 def fork(data: Path, to: Path) -> int:
-    """Make a data directory with a copy of another one's log, whole also while that is written; return its last seq.
+    """Make a data directory with a copy of another one's log, whole also while that is written; return its items.
 
-    Raises DataDirectoryError where there is a log already, StoreUnavailable.
+    The answers that were served stay behind: they are another model's. Raises DataDirectoryError where there is
+    something already, StoreUnavailable; then nothing is made.
     """
-    source, target = DataDirectory(data).open(), DataDirectory(to).create()
-    if target.log.exists() or target.versions.exists():
-        raise DataDirectoryError(f"{to} holds a log already")
+    source = DataDirectory(data).open()
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise DataDirectoryError(f"{to} is there already, and not empty")
+    unfinished = to.with_name(f".{to.name}.fork-{os.getpid()}")
+    try:
+        items = _copy(source, DataDirectory(unfinished).create())
+        unfinished.rename(to)  # all of it or nothing
+        sync_directory(to.parent)
+    except OSError as exc:
+        raise StoreUnavailable(f"{to} can't be written: {exc.strerror}") from exc
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return items
+
+
+def _copy(source: DataDirectory, target: DataDirectory) -> int:
     original, copied = Database(source.log, SCHEMA, synchronous="FULL"), Database(target.log, SCHEMA, synchronous="FULL")
-    with original.read() as old, copied.read() as new:
-        old.backup(new)
-        last = int(new.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
-    original.close()
-    copied.close()
-    return last
+    try:
+        with original.read() as old, failing_as_unavailable():
+            old.backup(copied.connection())
+        with copied.write() as new:
+            new.execute("UPDATE feedback SET answer = NULL, predicted_by = NULL")
+            return int(new.execute("SELECT count(*) FROM feedback").fetchone()[0])
+    finally:
+        original.close()
+        copied.close()
 
 
 def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -141,10 +143,22 @@ def test_what_is_kept_of_an_answer_judges_as_the_head_would_have() -> None:
     outputs = head(torch.randn(3, 4, generator=torch.Generator().manual_seed(9)))
     labels = ["a", "c", "new"]
     scores = head.scores(outputs, labels)
-    for row, (answer, label) in enumerate(zip(head.answers(outputs, 1), labels, strict=True)):
+    for row, (answer, label) in enumerate(zip(head.answers(outputs, None), labels, strict=True)):
         judged = head.judge(head.kept(answer), label)
-        assert judged == pytest.approx({name: scores[name][row].item() for name in judged})
-        assert judged.keys() == {"accuracy", "predicted", "confidence"}
+        assert judged == pytest.approx({name: column[row].item() for name, column in scores.items()}, nan_ok=True)
+
+
+def test_what_was_not_kept_of_an_answer_is_spread_over_the_other_classes() -> None:
+    head = mixed(*map(str, range(40)))
+    outputs = head(torch.randn(1, 4, generator=torch.Generator().manual_seed(9)))
+    for top_k in (None, 3):
+        (answer,) = head.answers(outputs, top_k)
+        kept = head.kept(answer)
+        assert len(kept["scores"]) == (top_k or 10)
+        best, rest = next(iter(answer["scores"])), 1 - sum(kept["scores"].values())
+        other = next(label for label in head.labels if label not in kept["scores"])
+        assert head.judge(kept, best)["log_loss"] == pytest.approx(-math.log(answer["scores"][best]))
+        assert head.judge(kept, other)["log_loss"] == pytest.approx(-math.log(rest / (40 - len(kept["scores"]))))
 
 
 @pytest.mark.parametrize(("balance", "label"), [(0.0, "often"), (1.0, "rare")])
@@ -154,13 +168,23 @@ def test_balance_answers_as_if_all_classes_were_equally_frequent(balance: float,
     head.admit(labels)
     head.observe(torch.zeros(100, 1), None, labels)
     with torch.no_grad():
-        head.experts.linear.bias.copy_(torch.tensor([0.9, 0.1]).log())
+        head.experts.linear.bias.copy_(torch.tensor([0.85, 0.15]).log())
     (answer,) = head.answers(head(torch.zeros(1, 1)), None)
     assert answer["label"] == label
     assert sum(answer["scores"].values()) == pytest.approx(1)
     assert next(iter(answer["scores"])) == label
-    if balance:  # 0.9 / (95 + 1) against 0.1 / (5 + 1), nearly
-        assert answer["scores"]["rare"] == pytest.approx((0.1 / 6) / (0.9 / 96 + 0.1 / 6), rel=0.02)
+    if balance:  # each class is taken to have had ten items more
+        assert answer["scores"]["rare"] == pytest.approx((0.15 / 15) / (0.85 / 105 + 0.15 / 15), rel=0.02)
+
+
+def test_balance_favours_no_class_of_which_nothing_is_known() -> None:
+    plain, balanced = (Classification(1, experts=["linear"], balance=balance, classes=["a", "never"]) for balance in (0.0, 1.0))
+    for head in (plain, balanced):
+        head.observe(torch.zeros(100, 1), None, ["a"] * 100)
+        with torch.no_grad():
+            head.experts.linear.bias.copy_(torch.tensor([0.9, 0.1]).log())
+    outputs = plain(torch.zeros(1, 1))
+    assert balanced.answers(outputs, None)[0]["scores"] == pytest.approx(plain.answers(outputs, None)[0]["scores"])
 
 
 def test_the_shares_of_the_classes_fade() -> None:
