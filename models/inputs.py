@@ -14,6 +14,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -152,6 +153,7 @@ def _number(value: float | bool | None) -> float:
     return math.nan if value is None else float(value)
 
 
+@lru_cache(maxsize=8192)
 def _code(name: str, value: str | None) -> int:
     """Return 62 stable bits for a field's string; Python's own hash differs from process to process."""
     if value is None:
