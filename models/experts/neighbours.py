@@ -1,4 +1,4 @@
-"""Nearest neighbours among the latest instances, weighted by distance (Dudani 1976)."""
+"""Nearest neighbours among the latest instances, weighted by the inverse square of their distance (Shepard 1968)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models import rings
 from models.experts.base import Expert
 
 NEIGHBOURS = 7
-CLOSEST = 1e-3  # a distance below this counts as this: one equal instance must not silence six near ones
+CLOSEST = 0.03  # added to a distance, in squares: one equal instance must not silence six near ones
 DOUBT = 0.02  # probability that is spread over all classes
 
 
@@ -40,7 +40,7 @@ class NeighbourMemory(nn.Module):
         known = self.features[:held]
         distances = torch.cdist(features[:, : self.width], known)  # [batch, held]
         closest, places = distances.topk(min(NEIGHBOURS, held), largest=False)
-        weights = 1 / (closest + CLOSEST)
+        weights = 1 / (closest.square() + CLOSEST**2)
         return weights / weights.sum(1, keepdim=True), self.targets[places]
 
 
