@@ -8,6 +8,7 @@ end in the same bits. After the warm-up, labels come in groups of `step_items`, 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import hashlib
 import json
@@ -153,9 +154,9 @@ class Untempered:
 
     def _noted(self, outputs: torch.Tensor | None, labels: Any) -> Scores:
         if outputs is not None:
-            weights = self._head.mix.weights / self._head.mix.weights.sum()
-            mixed = torch.einsum("e,bec->bc", weights.to(outputs.dtype), outputs.clamp(min=-12)).softmax(1)
-            best, predicted = mixed.max(1)
+            mix = copy.deepcopy(self._head.mix)
+            mix.weights /= mix.weights.sum()
+            best, predicted = mix(outputs).exp().max(1)
             self._confidence += best.tolist()
             self._accuracy += (predicted == self._head.targets(labels)).double().tolist()
         return self._scores(outputs, labels)

@@ -87,12 +87,13 @@ def run(data: Path, output: Path, *, last: int, jobs: int | None) -> bool:
     if len(seqs) < FEWEST_ITEMS:
         raise LogTooShort(f"the log has {len(seqs)} items to compare settings by; it takes {FEWEST_ITEMS}")
     head = first_state(shaping, "cpu").model.head
-    tried, verdict = choose(data, shaping, seqs, higher_is_better=head.higher_is_better, jobs=jobs)
-    console.print(_table(tried, head, int(SEARCHED * len(seqs))))
+    searched = int(SEARCHED * len(seqs))
+    tried, verdict = choose(data, shaping, seqs, searched, higher_is_better=head.higher_is_better, jobs=jobs)
+    console.print(_table(tried, head, searched))
     if verdict is None:
         console.print("nothing was better than the recorded settings; nothing is written")
         return False
-    console.print(_told(verdict, head, len(seqs) - int(SEARCHED * len(seqs))))
+    console.print(_told(verdict, head, len(seqs) - searched))
     if not verdict.better:
         console.print("that may be chance: nothing is written")
         return False
@@ -106,22 +107,24 @@ def run(data: Path, output: Path, *, last: int, jobs: int | None) -> bool:
 
 
 def choose(
-    data: Path, shaping: Shaping, seqs: Sequence[int], *, higher_is_better: bool, jobs: int | None
+    data: Path, shaping: Shaping, seqs: Sequence[int], searched: int, *, higher_is_better: bool, jobs: int | None
 ) -> tuple[dict[Change, float], Verdict | None]:
-    """Return the mean score of every change that was tried, and the verdict on the best; None where none was better."""
+    """Return the mean score of every change that was tried, and the verdict on the best; None where none was better.
+
+    Changes are chosen by the first `searched` items, the rest gives the verdict.
+    """
     sign = 1 if higher_is_better else -1
-    searched = seqs[: int(SEARCHED * len(seqs))]
     with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")) as pool:
         trial = partial(_trials, pool, data, shaping)
-        means = _means(trial(searched, [RECORDED, *single(shaping)]), sign)
-        means |= _means(trial(searched, together(means, sign)), sign)
+        means = _means(trial(seqs[:searched], [RECORDED, *single(shaping)]), sign)
+        means |= _means(trial(seqs[:searched], together(means, sign)), sign)
         best = max(means, key=lambda change: sign * means[change])
         if best == RECORDED:
             return means, None
         seeded = {change: _seeded(shaping, change) for change in (RECORDED, best)}
         whole = trial(seqs, list(chain.from_iterable(seeded.values())))
     # What the seed brings is not the settings' merit: each item's score is the mean over several.
-    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[len(searched) :] for change in seeded}
+    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[searched:] for change in seeded}
     low, high = interval(sign * (rest[best] - rest[RECORDED]))
     return means, Verdict(best, float(rest[RECORDED].mean()), float(rest[best].mean()), low, high)
 

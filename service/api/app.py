@@ -87,7 +87,7 @@ class Edge:
                 log.error("api.failed: request %s", request_id, exc_info=exc)
             if answering:
                 raise
-            await problems.unexpected(exc)(scope, receive, send_on)
+            await problems.answer_to(exc)(scope, receive, send_on)
 
 
 def _request_id(scope: Scope) -> str:

@@ -80,6 +80,7 @@ class _Progress(Collector):
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
+        """Yield what the newest version's row and the log's end say; nothing before version 0."""
         newest = self._service.checkpoints.latest()
         if newest is None:
             return

@@ -49,6 +49,7 @@ INVALID = Kind("invalid", 422, "A part of the request has a wrong shape, type or
 KEY_REUSED = Kind("key-reused", 422, "The key is known with different content.")
 UNKNOWN_PREDICTION = Kind("unknown-prediction", 422, "The prediction is unknown or has expired.")
 BACKLOG = Kind("backlog", 429, "Too much feedback waits for the learner.")
+HEAD_TOO_LARGE = Kind("head-too-large", 431, "The head of the request is larger than the limit.")
 CLIENT_GONE = Kind("client-gone", 499, "The client closed the connection.")
 INTERNAL = Kind("internal", 500, "Something went wrong in the service.")
 OVERLOADED = Kind("overloaded", 503, "More is asked than can be answered in time.")
@@ -129,15 +130,15 @@ def install(app: FastAPI) -> None:
     """Have the app answer every error as problem+json."""
 
     async def answer(_: Request, exc: Exception) -> Response:
-        return _problem_of(exc).response()
+        return answer_to(exc)
 
     handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, ClientDisconnect, HTTPException)
     for error in (*handled, RequestValidationError):
         app.add_exception_handler(error, answer)
 
 
-def unexpected(exc: BaseException) -> Response:
-    """Return the answer to what no route raises on purpose."""
+def answer_to(exc: BaseException) -> Response:
+    """Return the answer to what was raised, be it on purpose or not."""
     return _problem_of(exc).response()
 
 

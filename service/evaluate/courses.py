@@ -62,9 +62,9 @@ class OwnCourse:
             self._items = {seq: self._items[seq] for seq in self.state.rehearsal.seqs}
             self._forget_at = 2 * len(self._items)
 
-    def metrics(self, last: int | None = None) -> dict[str, float]:
-        """Return all metrics of the task, over every item or the last ones."""
-        columns = {name: self._column(name)[-(last or 0) :] for name in self._columns[0]}
+    def metrics(self, last: int = 0) -> dict[str, float]:
+        """Return all metrics of the task over the last items, 0 for every item."""
+        columns = {name: self._column(name)[-last:] for name in self._columns[0]}
         return dict(self.state.model.head.summarise(columns))
 
     def _column(self, name: str) -> Tensor:

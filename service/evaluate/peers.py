@@ -80,20 +80,19 @@ PEERS: dict[str, Callable[[str, Sequence[str]], dict[str, Peer]]] = {"river": ri
 """Families of peers by name: (task, classes that will come) -> peers by name."""
 
 
-def _numeric(model: Any) -> Any:
-    """Return a pipeline of the model on numbers as they are and one-hot strings."""
+def _numeric(model: Any, *transformers: Any) -> Any:
+    """Return a pipeline of the model on one-hot strings and on numbers, these as they are or transformed."""
     from river import compose, preprocessing
 
-    return (compose.SelectType(int, float, bool) + (compose.SelectType(str) | preprocessing.OneHotEncoder())) | model
+    numbers = compose.Pipeline(compose.SelectType(int, float, bool), *transformers)
+    return (numbers + (compose.SelectType(str) | preprocessing.OneHotEncoder())) | model
 
 
 def _scaled(model: Any) -> Any:
-    """Return a pipeline of the model on standardised numbers and one-hot strings."""
-    from river import compose, preprocessing
+    """Return a pipeline of the model on one-hot strings and standardised numbers."""
+    from river import preprocessing
 
-    numbers = compose.SelectType(int, float, bool) | preprocessing.StandardScaler()
-    strings = compose.SelectType(str) | preprocessing.OneHotEncoder()
-    return (numbers + strings) | model
+    return _numeric(model, preprocessing.StandardScaler())
 
 
 class _RiverPeer:

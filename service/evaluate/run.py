@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,11 +20,13 @@ from service.evaluate.courses import Course, OwnCourse, PeerCourse
 from service.evaluate.peers import PEERS
 from service.evaluate.rows import Reader, StreamError, describe, rows_of, specification_of, survey
 from service.learner import use_deterministic_torch
+from service.learning.evaluation import rounded
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item
 from service.settings import Settings, load_settings
 
 WINDOW = 1000  # items in the report's `value_last_1000`
+SHOWN_EVERY = 50  # items between two looks at the metrics while it runs
 
 
 def run(
@@ -50,7 +51,10 @@ def run(
         bar = progress.add_task("evaluate", total=rows, score="")
         for lines, group in _groups(own, ((line, reader.item(line, row, label)) for line, row in rows_of(stream))):
             _take([own, *peers], lines, group)
-            progress.update(bar, advance=len(group), score=_running(own))
+            if len(own.scores) % SHOWN_EVERY < len(group):  # all metrics of the window cost as much as a small update
+                progress.update(bar, score=_running(own))
+            progress.advance(bar, len(group))
+        progress.update(bar, score=_running(own))
     _print_tables(own, peers, Console(highlight=False))
     if report:
         report.write_text(json.dumps(figures(own, peers), indent=2) + "\n")
@@ -84,7 +88,7 @@ def figures(own: OwnCourse, peers: Sequence[Course]) -> dict[str, Any]:
 
 def _known(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Return metrics for JSON, where NaN does not exist."""
-    return {name: round(value, 6) if math.isfinite(value) else None for name, value in metrics.items()}
+    return {name: rounded(value, 1) for name, value in metrics.items()}
 
 
 def _summary(course: Course) -> dict[str, Any]:

@@ -63,10 +63,10 @@ class Prequential:
         recalls = [total / count for total, count in self._classes.tolist() if count]
         return {
             "items": self.items,
-            **{name: _rounded(row[0], row[1]) for name, row in means.items()},
-            **({"balanced_accuracy": _rounded(sum(recalls), len(recalls))} if recalls else {}),
-            "faded": {name: _rounded(row[2], row[3]) for name, row in means.items()},
-            "window": {"items": size, **{k: _rounded(v, 1) for k, v in (summarise(recent) if size else {}).items()}},
+            **{name: rounded(row[0], row[1]) for name, row in means.items()},
+            **({"balanced_accuracy": rounded(sum(recalls), len(recalls))} if recalls else {}),
+            "faded": {name: rounded(row[2], row[3]) for name, row in means.items()},
+            "window": {"items": size, **{k: rounded(v, 1) for k, v in (summarise(recent) if size else {}).items()}},
         }
 
     def by_class(self, labels: Sequence[str], metric: str) -> dict[str, Any]:
@@ -94,6 +94,6 @@ class Prequential:
             self._means = np.stack([tensors[f"means.{index}.{name}"].numpy() for index, name in order])
 
 
-def _rounded(total: float, count: float) -> float | None:
+def rounded(total: float, count: float) -> float | None:
     """Return a mean for JSON, where NaN does not exist."""
     return round(float(total / count), 6) if count and math.isfinite(total) else None

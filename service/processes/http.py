@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import uuid
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from fastapi import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import metrics
+from service.api.problems import HEAD_TOO_LARGE, Problem
 
 HEAD_BYTES = 512 * 1024
 """Of request line and headers; what comes in one read with the end of the request before is counted too."""
 
-TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nx-request-id: %s\r\n"
-    b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
-)
-PROBLEM = (
-    b'{"type":"urn:everlearn:problem:head-too-large","title":"The head of the request is larger than the limit.",'
-    b'"status":431,"detail":"the request line and headers may have %d bytes"}'
-)
+PROBLEM = Problem(HEAD_TOO_LARGE, f"the request line and headers may have {HEAD_BYTES} bytes")
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -46,8 +41,14 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _refuse(self) -> None:
-        metrics.requests.labels("any", "unmatched", 431).inc()
+        metrics.requests.labels("any", "unmatched", HEAD_TOO_LARGE.status).inc()
         if self.cycle is None or self.cycle.response_complete:  # else the client would take it for the answer before
-            problem = PROBLEM % HEAD_BYTES
-            self.transport.write(TOO_LARGE % (uuid.uuid4().hex.encode(), len(problem), problem))
+            self.transport.write(_written(PROBLEM.response()))
         self.transport.close()
+
+
+def _written(answer: Response) -> bytes:
+    """Return an answer as it goes over the wire: there is no application that could send it."""
+    headers = [*answer.raw_headers, (b"x-request-id", uuid.uuid4().hex.encode()), (b"connection", b"close")]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)

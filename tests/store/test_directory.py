@@ -14,9 +14,10 @@ from tests.running import ROOT
 
 
 def test_a_new_directory_is_made_and_can_be_opened(tmp_path: Path) -> None:
-    DataDirectory(tmp_path / "a" / "b").create()
-    DataDirectory(tmp_path / "a" / "b").open()
-    DataDirectory(tmp_path / "a" / "b").create()
+    made = DataDirectory(tmp_path / "a" / "b").create()
+    assert made.checkpoints.is_dir()
+    for use in (made.open, made.create):
+        assert use().root == tmp_path / "a" / "b"
 
 
 @pytest.mark.parametrize("format", [0, 1, 3, "2", True, None])

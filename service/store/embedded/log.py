@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.store.embedded.bell import Bell, ring
-from service.store.embedded.database import Database, failing_as_unavailable
+from service.store.embedded.database import Database
 from service.store.embedded.directory import DataDirectory, sync_directory
 from service.store.errors import (
     AppendRefused,
@@ -199,7 +199,7 @@ def fork(data: Path, to: Path) -> int:
 def _copy(source: DataDirectory, target: DataDirectory) -> int:
     original, copied = Database(source.log, SCHEMA, synchronous="FULL"), Database(target.log, SCHEMA, synchronous="FULL")
     try:
-        with original.read() as old, failing_as_unavailable():
+        with original.read() as old:
             old.backup(copied.connection())
         with copied.write() as new:
             new.execute("UPDATE feedback SET answer = NULL, predicted_by = NULL")

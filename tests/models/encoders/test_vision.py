@@ -98,3 +98,4 @@ def test_one_picture_can_be_trained_on() -> None:
     encoder = TorchvisionEncoder(Picture(size=32))
     encoder.train_on(1)
     encoder(pixels(32, 1)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in encoder.parameters())
