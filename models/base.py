@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.experts.base import Expert
-from models.inputs import Batch, InputKind
+from models.errors import LabelError, SpecificationError
+from models.experts.base import Embed, Expert
+from models.inputs import Batch, InputKind, Text
 
 __all__ = ["Answer", "Batch", "Encoder", "Head", "Label", "OnlineModel", "Scores"]
 
@@ -58,6 +60,8 @@ class Head(nn.Module, ABC):
     """A label for the OpenAPI document."""
     answer_type: Any
     """Pydantic model of an answer without its id, for the OpenAPI document."""
+    own_texts: bool = False
+    """Whether the model's own encoder reads the descriptions of classes: its input must be texts."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -70,6 +74,17 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def admit(self, labels: Sequence[Label]) -> None:
         """Make room for what these labels bring (classes, statistics). Raises LabelError before any change."""
+
+    def check_class(self, name: str, descriptions: Sequence[str]) -> None:
+        """Raise LabelError for a class that `declare` would not take."""
+        raise LabelError(f"{self.task} has no classes")
+
+    def declare(self, name: str, descriptions: Sequence[str], embed: Embed) -> None:
+        """Name a class before its first label, or describe it anew; `embed` is the model's own text encoder.
+
+        Raises LabelError before any change.
+        """
+        self.check_class(name, descriptions)
 
     @abstractmethod
     def targets(self, labels: Sequence[Label]) -> Tensor:
@@ -123,6 +138,9 @@ class Head(nn.Module, ABC):
         """The class names in index order; empty where the task has none."""
         return []
 
+    descriptions: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """The descriptions of the classes that have any, by name."""
+
 
 class OnlineModel(nn.Module):
     """An input kind, an encoder and a head. Subclass it, or give it other parts, for a model of your own."""
@@ -131,6 +149,8 @@ class OnlineModel(nn.Module):
 
     def __init__(self, *, input: InputKind, encoder: Encoder, head: Head) -> None:
         super().__init__()
+        if head.own_texts and not isinstance(input, Text):
+            raise SpecificationError("model.head.descriptions", f'"encoder" takes text inputs, not {input.kind}')
         self.input = input
         self.encoder = encoder
         self.head = head
@@ -145,6 +165,15 @@ class OnlineModel(nn.Module):
         """Collate prepared instances into tensors on the model's device."""
         batch = self.input.collate(prepared)
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def declare(self, name: str, descriptions: Sequence[str]) -> None:
+        """Name a class before its first label, or describe it anew. Raises LabelError before any change."""
+        with torch.no_grad():
+            self.head.declare(name, descriptions, self._embed)
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        features: Tensor = self.encoder(self.collate([self.input.prepare(text) for text in texts]))
+        return features
 
     @property
     def device(self) -> torch.device:

@@ -40,7 +40,7 @@ BROKEN = (
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Text = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
+String = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
 
 
 class InputKind(Protocol):
@@ -119,7 +119,7 @@ class Record(JsonKind):
     """An object of named numbers, strings and booleans; a name that is absent or null is a missing value."""
 
     kind = "record"
-    json_types: ClassVar[Mapping[FieldType, Any]] = {"number": Number, "string": Text, "boolean": StrictBool}
+    json_types: ClassVar[Mapping[FieldType, Any]] = {"number": Number, "string": String, "boolean": StrictBool}
 
     def __init__(
         self,
@@ -160,6 +160,66 @@ def _code(name: str, value: str | None) -> int:
         return -1
     digest = hashlib.blake2b(json.dumps([name, value]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 2
+
+
+class Text:
+    """A text in any language; an encoder cuts it into words or tokens as it likes."""
+
+    kind = "text"
+    media_types: tuple[str, ...] = ("text/plain",)
+    slow = False
+    example = "An explosive plot, and not a minute too long."
+
+    def __init__(
+        self, *, max_characters: Annotated[PositiveInt, Field(description="A longer text is refused.")] = 10_000
+    ) -> None:
+        self.max_characters = max_characters
+        self.instance_type: Any = Annotated[str, Strict(), StringConstraints(max_length=max_characters)]
+
+    def parse(self, value: str) -> str:
+        """Return the text. Raises InstanceError for half a character (a lone surrogate), which UTF-8 can't hold."""
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise InstanceError(f"the text has half a character at {exc.start}") from exc
+        return value
+
+    def parse_body(self, body: bytes, media_type: str) -> str:
+        """Return the body as text. Raises InstanceError where it is not UTF-8, or too long."""
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as exc:
+            raise InstanceError(f"the text is not UTF-8 at byte {exc.start}") from exc
+        if len(text) > self.max_characters:
+            raise InstanceError(f"the text has {len(text)} characters, the limit is {self.max_characters}")
+        return text
+
+    def dump(self, instance: str) -> bytes:
+        """Return the text as UTF-8."""
+        return instance.encode()
+
+    def load(self, payload: bytes) -> str:
+        """Return the text."""
+        return payload.decode()
+
+    def prepare(self, instance: str) -> bytes:
+        """Return the text as UTF-8."""
+        return instance.encode()
+
+    def collate(self, prepared: Sequence[bytes]) -> Batch:
+        """Return {"text": uint8 [batch, longest], "bytes": int64 [batch], how many of them each text has}."""
+        longest = max(map(len, prepared), default=0)
+        padded = b"".join(text.ljust(longest, b"\0") for text in prepared)
+        return {
+            "text": torch.frombuffer(bytearray(padded or b"\0"), dtype=torch.uint8)[: len(padded)].view(len(prepared), longest),
+            "bytes": torch.tensor([len(text) for text in prepared], dtype=torch.int64),
+        }
+
+
+def texts_of(batch: Batch) -> list[str]:
+    """Return the texts of a collated batch."""
+    rows, lengths = batch["text"].cpu().numpy(), batch["bytes"].tolist()
+    return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
 
 
 class EncodedImage(BaseModel):

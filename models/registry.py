@@ -17,15 +17,21 @@ import torch
 
 from models.base import Encoder, Head, OnlineModel
 from models.encoders.tabular import Tabular
+from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import TorchvisionEncoder
 from models.errors import SpecificationError
 from models.heads.classification import Classification
 from models.heads.regression import Regression
-from models.inputs import InputKind, Picture, Record, Vector
+from models.inputs import InputKind, Picture, Record, Text, Vector
 from models.options import check_options
 
-INPUTS: dict[str, Callable[..., InputKind]] = {"vector": Vector, "record": Record, "image": Picture}
-ENCODERS: dict[str, Callable[..., Encoder]] = {"tabular": Tabular, "torchvision": TorchvisionEncoder}
+INPUTS: dict[str, Callable[..., InputKind]] = {"vector": Vector, "record": Record, "text": Text, "image": Picture}
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "tabular": Tabular,
+    "text": HashedText,
+    "sentence": SentenceEncoder,
+    "torchvision": TorchvisionEncoder,
+}
 HEADS: dict[str, Callable[..., Head]] = {"classification": Classification, "regression": Regression}
 
 Specification = Mapping[str, Any]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""Texts -> vectors [texts, width]."""
 
 
 class Expert(nn.Module, ABC):
@@ -16,7 +19,7 @@ class Expert(nn.Module, ABC):
     rate: float = 1.0
     """Factor on the learning rate of its parameters."""
     memory: int | None = None
-    """New items after which it may have forgotten a class that it no longer meets; None where rehearsal keeps it."""
+    """Items after which it may have forgotten a class that it no longer meets; None where it does not forget."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -24,13 +27,24 @@ class Expert(nn.Module, ABC):
 
     @abstractmethod
     def resize(self, outputs: int) -> None:
-        """Have this many outputs: new ones start at zero, the first stay as they are."""
+        """Have this many outputs: new ones start knowing nothing, the first stay as they are."""
+
+    def observe(self, features: Tensor, targets: Tensor) -> None:
+        """Take new items, [batch, width], and their class indices, [batch], into what is kept in buffers."""
+
+    def knows(self, last_seen: Tensor, observed: Tensor) -> Tensor:
+        """Return which classes it can speak of, bool [classes], by when they were last seen, int64 [classes], of all items."""
+        return last_seen > (0 if self.memory is None else observed - self.memory)
 
 
-def resized(parameter: nn.Parameter, rows: int) -> nn.Parameter:
+def resized(rows: Tensor, count: int) -> Tensor:
+    """Return a tensor with this many rows, the new ones zero."""
+    grown = rows.new_zeros(count, *rows.shape[1:])
+    kept = min(count, len(rows))
+    grown[:kept] = rows[:kept].detach()
+    return grown
+
+
+def resized_parameter(parameter: nn.Parameter, rows: int) -> nn.Parameter:
     """Return a parameter with this many rows, the new ones zero."""
-    grown = parameter.new_zeros(rows, *parameter.shape[1:])
-    kept = min(rows, len(parameter))
-    with torch.no_grad():
-        grown[:kept] = parameter[:kept]
-    return nn.Parameter(grown, parameter.requires_grad)
+    return nn.Parameter(resized(parameter, rows), parameter.requires_grad)

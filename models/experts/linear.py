@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.experts.base import Expert, resized
+from models.experts.base import Expert, resized_parameter
 
 # What is learned from once may take a longer step than what is rehearsed, and forgets the classes that stay away.
 REPLAY_FREE_RATE = 4.0
@@ -31,5 +31,5 @@ class Linear(Expert):
 
     def resize(self, outputs: int) -> None:
         """Have this many outputs."""
-        self.weight = resized(self.weight, outputs)
-        self.bias = resized(self.bias, outputs)
+        self.weight = resized_parameter(self.weight, outputs)
+        self.bias = resized_parameter(self.bias, outputs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.experts.base import Expert, resized
+from models.experts.base import Expert, resized_parameter
 
 
 class MLP(Expert):
@@ -35,6 +35,6 @@ class MLP(Expert):
 
     def resize(self, outputs: int) -> None:
         """Have this many outputs."""
-        self.weight = resized(self.weight, outputs)
-        self.skip = resized(self.skip, outputs)
-        self.bias = resized(self.bias, outputs)
+        self.weight = resized_parameter(self.weight, outputs)
+        self.skip = resized_parameter(self.skip, outputs)
+        self.bias = resized_parameter(self.bias, outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -14,12 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.base import Answer, Head, Label, Scores
+from models.encoders.text import sentence_embedding
 from models.errors import LabelError, SpecificationError
-from models.experts.base import Expert
-from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts, in_order
+from models.experts.base import Embed, Expert
+from models.experts.bayes import Bayes
+from models.experts.bilinear import Bilinear, ClassTexts, Vectors, Words
+from models.experts.ensemble import DEFAULT_EXPERTS, NEIGHBOUR_MEMORY, ClassExperts, Ensemble, Hidden, gradient_experts
 from models.experts.neighbours import ClassNeighbours
-from models.metrics import classification_metrics
-from models.mixing import FLOOR, LogisticMix, by_name, let_sleep
+from models.experts.prototype import Prototype
+from models.metrics import classification_metrics, seen_and_unseen
+from models.mixing import FLOOR, NOTHING, LogisticMix, by_name, let_sleep
 
 PRIOR_ITEMS = 10  # that each class is taken to have had beside its own: one label alone must not weigh as a rare class
 KEPT_SCORES = 10  # of an answer, until its label comes
@@ -57,7 +61,7 @@ class Classification(Head):
         width: int,
         plain: int | None = None,
         *,
-        experts: Experts = list(EXPERTS),  # noqa: B006  # read only
+        experts: ClassExperts = list(DEFAULT_EXPERTS),  # noqa: B006  # read only
         hidden: Hidden = [128, 128],  # noqa: B006
         labels: Annotated[
             Literal["open", "closed"], Field(description='"open": an undeclared label becomes a new class.')
@@ -68,6 +72,13 @@ class Classification(Head):
             float,
             Field(ge=0, le=1, description="0 answers the likeliest class; 1 as if all classes were equally frequent."),
         ] = 0.0,
+        descriptions: Annotated[
+            str,
+            Field(
+                description='How bilinear reads the descriptions of classes. "words": learned word vectors; "encoder": the'
+                " model's own text encoder; else a sentence-transformers model, by its local directory or name on the hub."
+            ),
+        ] = "words",
     ) -> None:
         super().__init__()
         if labels == "closed" and not classes:
@@ -78,10 +89,10 @@ class Classification(Head):
         self.max_classes = max_classes
         self.balance = balance
         self.classes: dict[str, int] = {}
-        self.names = in_order(experts)
-        self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=0)
-        self.neighbours = ClassNeighbours(plain or width, 0, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
-        self.mix = LogisticMix(len(self.names))
+        self.descriptions: dict[str, list[str]] = {}
+        self.own_texts = "bilinear" in experts and descriptions == "encoder"
+        self.experts = Ensemble(dict(_experts(experts, width, plain or width, hidden, descriptions)))
+        self.mix = LogisticMix(len(self.experts))
         self.register_buffer("last_seen", torch.zeros(0, dtype=torch.int64))  # [classes], counted in observed items
         self.register_buffer("observed", torch.zeros((), dtype=torch.int64))
         self.register_buffer("shares", torch.zeros(0, dtype=torch.float64))  # [classes], faded counts of items
@@ -99,11 +110,12 @@ class Classification(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the log probabilities that each expert gives, [batch, experts, classes]."""
-        each = torch.stack([expert(features) for expert in self._experts()], 1).log_softmax(2)
-        steady = [index for index, expert in enumerate(self._experts()) if expert.memory is None]
-        if not steady or len(steady) == each.shape[1]:
+        each = torch.stack([expert(features) for expert in self.experts], 1).log_softmax(2)
+        knows = torch.stack([expert.knows(self.last_seen, self.observed) for expert in self.experts])  # [experts, classes]
+        trusted = [index for index, expert in enumerate(self.experts) if self._is_trusted(expert)]
+        if knows.all() or not trusted:
             return each
-        return let_sleep(each, self._awake(), each[:, steady].logsumexp(1).log_softmax(1))
+        return let_sleep(each, knows, each[:, trusted].logsumexp(1).log_softmax(1))
 
     def parse_label(self, value: str | int) -> str:
         """Return the class name. Raises LabelError for an undeclared one when the labels are closed."""
@@ -120,6 +132,27 @@ class Classification(Head):
         if new:
             self._name([*self.classes, *new])
 
+    def check_class(self, name: str, descriptions: Sequence[str]) -> None:
+        """Raise LabelError for a class that `declare` would not take."""
+        if name not in self.classes and len(self.classes) >= self.max_classes:
+            raise LabelError(f"class {name!r} would be one more than max_classes = {self.max_classes}")
+        if descriptions and self._bilinear is None:
+            raise LabelError("no expert of this model reads descriptions: it takes bilinear among model.head.experts")
+        if self._bilinear is not None:
+            self._bilinear.texts.check(descriptions)
+
+    def declare(self, name: str, descriptions: Sequence[str], embed: Embed) -> None:
+        """Name a class before its first label, or describe it anew."""
+        self.check_class(name, descriptions)
+        self.admit([name])
+        if self._bilinear is None:
+            return
+        index = self.classes[name]
+        self.descriptions[name] = list(descriptions)
+        self._bilinear.describe(index, descriptions, embed)
+        if self.own_texts and isinstance(prototype := getattr(self.experts, "prototype", None), Prototype):
+            prototype.describe(index, self._bilinear.texts()[index])
+
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices, int64 [batch]; -1 for a class that is not known."""
         return torch.tensor([self.classes.get(str(label), -1) for label in labels], device=self.last_seen.device)
@@ -127,7 +160,13 @@ class Classification(Head):
     def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the cross-entropy of each item, added up over the experts that learn from it, [batch]."""
         targets = self.targets(labels)
-        return self.experts.loss(features, fresh, lambda outputs: F.cross_entropy(outputs, targets, reduction="none"))
+
+        def loss_of(outputs: Tensor) -> Tensor:
+            if self._bilinear is not None:  # a class without labels must not be taught that it never comes
+                outputs = outputs.masked_fill(self._bilinear.unseen, NOTHING)
+            return F.cross_entropy(outputs, targets, reduction="none")
+
+        return self.experts.loss(features, fresh, loss_of)
 
     def scores(self, outputs: Tensor | None, labels: Sequence[Label]) -> Scores:
         """Return accuracy, log loss, and the predicted class with its probability.
@@ -137,15 +176,18 @@ class Classification(Head):
         targets = self.targets(labels)
         if outputs is None:
             nothing = torch.full((len(labels),), torch.nan)
-            return {"accuracy": torch.zeros(len(labels)), "log_loss": nothing, "predicted": nothing, "confidence": nothing}
+            columns = dict.fromkeys(("log_loss", "predicted", "confidence", *(["unseen"] if self._bilinear else [])), nothing)
+            return {"accuracy": torch.zeros(len(labels)), **columns}
         mixed = self._answered(outputs)  # [batch, classes]
         best, predicted = mixed.max(1)
         log_loss = -mixed.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
+        right = (predicted == targets).float()
         return {
-            "accuracy": (predicted == targets).float(),
+            "accuracy": right,
             "log_loss": torch.where(targets >= 0, log_loss, torch.nan),
             "predicted": predicted.float(),
             "confidence": best.exp(),
+            **self._zero_shot(targets, right),
         }
 
     def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
@@ -154,8 +196,8 @@ class Classification(Head):
         if outputs is not None:
             known = targets < outputs.shape[2]  # the others were met for the first time: nobody could know them
             self.mix.observe(outputs[known], targets[known])
-        if self.neighbours is not None:
-            self.neighbours.observe(features, targets)
+        for expert in self.experts:
+            expert.observe(features, targets)
         self.last_seen[targets] = torch.arange(len(targets), device=targets.device) + self.observed + 1
         self.observed += len(targets)
         ages = torch.arange(len(targets) - 1, -1, -1, device=targets.device, dtype=torch.float64)
@@ -167,8 +209,11 @@ class Classification(Head):
         return 1 - scores["accuracy"]
 
     def summarise(self, columns: Scores) -> dict[str, float]:
-        """Return accuracy, balanced accuracy, kappa-M, macro F1, log loss and ECE over the window."""
-        return classification_metrics(columns)
+        """Return accuracy, balanced accuracy, kappa-M, macro F1, log loss and ECE over the window.
+
+        Where classes can be described, also accuracy on those without labels so far, on the others, and the harmonic mean.
+        """
+        return {**classification_metrics(columns), **(seen_and_unseen(columns) if "unseen" in columns else {})}
 
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Return label and scores of each item, most probable first, cut to top_k."""
@@ -199,7 +244,7 @@ class Classification(Head):
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
-        return by_name(self.names, self.mix.weights)
+        return by_name(self.experts.names, self.mix.weights)
 
     def _answered(self, outputs: Tensor) -> Tensor:
         """Return the log probabilities of the answer, [batch, classes].
@@ -213,14 +258,20 @@ class Classification(Head):
         priors = priors.where(self.last_seen > 0, priors.max())  # of a class without items nothing is known
         return (mixed - self.balance * priors.to(mixed.dtype)).log_softmax(1)
 
-    def _experts(self) -> list[Expert]:
-        return [*self.experts, *([] if self.neighbours is None else [self.neighbours])]
+    @property
+    def _bilinear(self) -> Bilinear | None:
+        return getattr(self.experts, "bilinear", None)
 
-    def _awake(self) -> Tensor:
-        """Return which expert may still know which class, bool [experts, classes]."""
-        memories = [expert.memory if expert.memory is not None else 2**62 for expert in self._experts()]
-        horizon = self.observed - torch.tensor(memories, device=self.last_seen.device).unsqueeze(1)
-        return self.last_seen > horizon
+    def _is_trusted(self, expert: Expert) -> bool:
+        """Say whether an expert speaks for the others of a class that they do not know."""
+        return isinstance(expert, Bilinear) if self._bilinear is not None else expert.memory is None
+
+    def _zero_shot(self, targets: Tensor, right: Tensor) -> Scores:
+        """Return what came of the items whose class had been described and had had no label, as a column of its own."""
+        if self._bilinear is None:
+            return {}
+        unseen = torch.cat([self._bilinear.unseen, self._bilinear.unseen.new_zeros(1)])  # -1, not known, is none of them
+        return {"unseen": torch.where(unseen[targets], right, torch.nan)}
 
     def _name(self, classes: Sequence[str]) -> None:
         """Name the classes, keeping what is known of those that were there."""
@@ -228,21 +279,24 @@ class Classification(Head):
         self._resize(len(classes))
 
     def _resize(self, classes: int) -> None:
-        for expert in self._experts():
+        for expert in self.experts:
             expert.resize(classes)
         kept = self.last_seen[:classes]
         self.last_seen = torch.cat([kept, kept.new_full((classes - len(kept),), -(2**62))])
         self.shares = torch.cat([self.shares[:classes], self.shares.new_zeros(classes - len(kept))])
 
-    # The names travel with the weights, as bytes in a tensor, so that a checkpoint is complete in itself.
+    # Names and descriptions travel with the weights, as bytes in a tensor, so that a checkpoint is complete in itself.
 
     def get_extra_state(self) -> Tensor:
-        """Return the class names as UTF-8 JSON, uint8 [bytes]."""
-        return torch.frombuffer(bytearray(json.dumps(self.labels).encode()), dtype=torch.uint8)
+        """Return the classes' names and descriptions as UTF-8 JSON, uint8 [bytes]."""
+        described = {name: self.descriptions.get(name, []) for name in self.classes}
+        return torch.frombuffer(bytearray(json.dumps(described).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the class names of a checkpoint."""
-        self.classes = {name: index for index, name in enumerate(_names(state))}
+        """Take the classes' names and descriptions of a checkpoint."""
+        described: dict[str, list[str]] = json.loads(bytes(state.cpu().tolist()))
+        self.classes = {name: index for index, name in enumerate(described)}
+        self.descriptions = {name: texts for name, texts in described.items() if texts}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take the shape of the checkpoint before its tensors: it may have more classes, or fewer, than this head."""
@@ -252,6 +306,24 @@ class Classification(Head):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _names(state: Tensor) -> list[str]:
-    names: list[str] = json.loads(bytes(state.cpu().tolist()))
-    return names
+def _experts(
+    names: Sequence[str], width: int, plain: int, hidden: Sequence[int], descriptions: str
+) -> Iterator[tuple[str, Expert]]:
+    """Yield the experts that are named, in order."""
+    yield from gradient_experts(names, width, plain, hidden, outputs=0)
+    if "bilinear" in names:
+        yield "bilinear", Bilinear(width, 0, texts=_texts(descriptions, width), aligned=descriptions == "encoder")
+    if "bayes" in names:
+        yield "bayes", Bayes(plain, 0)
+    if "prototype" in names:
+        yield "prototype", Prototype(width, 0)
+    if "neighbours" in names:
+        yield "neighbours", ClassNeighbours(plain, 0, capacity=NEIGHBOUR_MEMORY)
+
+
+def _texts(descriptions: str, width: int) -> ClassTexts:
+    if descriptions == "words":
+        return Words()
+    if descriptions == "encoder":
+        return Vectors(width)
+    return Vectors(*sentence_embedding("model.head.descriptions", descriptions))

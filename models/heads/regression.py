@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from models.base import Answer, Head, Label, Scores
 from models.errors import LabelError
-from models.experts.ensemble import EXPERTS, NEIGHBOUR_MEMORY, Experts, Hidden, TrainedExperts, in_order
+from models.experts.ensemble import DEFAULT_EXPERTS, NEIGHBOUR_MEMORY, Ensemble, Hidden, ValueExperts, gradient_experts
 from models.experts.neighbours import ValueNeighbours
 from models.inputs import FLOAT_LIMIT
 from models.metrics import regression_metrics
@@ -45,15 +45,14 @@ class Regression(Head):
         width: int,
         plain: int | None = None,
         *,
-        experts: Experts = list(EXPERTS),  # noqa: B006  # read only
+        experts: ValueExperts = list(DEFAULT_EXPERTS),  # noqa: B006  # read only
         hidden: Hidden = [128, 128],  # noqa: B006
     ) -> None:
         super().__init__()
         self.moments = RunningMoments(1)
-        self.names = in_order(experts)
-        self.experts = TrainedExperts(experts, width, plain or width, hidden, outputs=1)
+        self.experts = Ensemble(dict(gradient_experts(experts, width, plain or width, hidden, outputs=1)))
         self.neighbours = ValueNeighbours(plain or width, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
-        self.mix = ErrorMix(len(self.names))
+        self.mix = ErrorMix(len(self.experts) + (self.neighbours is not None))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return what each expert says on the label's scale, float64 [batch, experts]."""
@@ -122,4 +121,4 @@ class Regression(Head):
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
-        return by_name(self.names, self.mix.weights)
+        return by_name([*self.experts.names, *([] if self.neighbours is None else ["neighbours"])], self.mix.weights)

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from models.experts.base import resized
-
 WARM_UP_STEPS = 10  # the first steps count more: what they start from is arbitrary
 
 
@@ -28,11 +26,13 @@ class WeightAverage:
         self._trained = {name: parameter.detach().clone() for name, parameter in self._parameters.items()} if decay else {}
 
     def follow(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Go on with these parameters: those that grew have zeros in their new rows."""
+        """Go on with these parameters: the new rows of those that grew are trained from where they start."""
         self._parameters = parameters
         for name, trained in self._trained.items():
             if trained.shape != parameters[name].shape:
-                self._trained[name] = resized(nn.Parameter(trained), len(parameters[name])).data
+                grown = parameters[name].detach().clone()
+                grown[: len(trained)] = trained[: len(grown)]
+                self._trained[name] = grown
 
     @contextmanager
     def training(self) -> Iterator[None]:

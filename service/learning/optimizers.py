@@ -78,6 +78,11 @@ class NamedOptimizer:
         self._factory, self._options = part("learning.optimizer", "name", OPTIMIZERS, specification)
         self._use(parameters, rates or {})
 
+    @property
+    def idle(self) -> bool:
+        """Whether the model has no trainable parameters."""
+        return not self._parameters
+
     def step(self, loss: Tensor, scale: float = 1.0) -> None:
         """Take one step down the gradient of a scalar loss, with `scale` times the learning rate."""
         for group in self._optimizer.param_groups:
@@ -110,7 +115,7 @@ class NamedOptimizer:
 
     def _use(self, parameters: Named, rates: Mapping[str, float]) -> None:
         self._parameters = parameters
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[float, list[nn.Parameter]] = {} if parameters else {1.0: []}  # what only counts has nothing to optimize
         for name, parameter in parameters.items():
             groups.setdefault(rates.get(name, 1.0), []).append(parameter)
         self._optimizer = self._factory([{"params": group, "rate": rate} for rate, group in groups.items()], **self._options)

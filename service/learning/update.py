@@ -129,6 +129,8 @@ class LearningState:
         self.average.follow(parameters)
 
     def _step(self, step: Step, items: Mapping[int, Item]) -> None:
+        if self.optimizer.idle:
+            return
         taken = [items[seq] for seq in (*step.new, *step.rehearsed)]
         batch = self.model.collate([item.prepared for item in taken])
         weights = torch.tensor([item.weight for item in taken], device=self.model.device)  # [batch]

@@ -39,8 +39,8 @@ def test_a_resolved_specification_names_every_default_and_stays_as_it_is() -> No
 @pytest.mark.parametrize(
     ("wrong", "field", "says"),
     [
-        ({"input": {}}, "model.input.kind", "missing; allowed: image, record, vector"),
-        ({"input": {"kind": "text"}}, "model.input.kind", "'text' is not one of image, record, vector"),
+        ({"input": {}}, "model.input.kind", "missing; allowed: image, record, text, vector"),
+        ({"input": {"kind": "sound"}}, "model.input.kind", "'sound' is not one of image, record, text, vector"),
         ({"input": {"kind": "vector"}}, "model.input.length", "required"),
         ({"input": {"kind": "vector", "length": 0}}, "model.input.length", "greater than 0"),
         (
