@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from models.base import Encoder, Head, OnlineModel
+from models.encoders.convolutional import Convolutional
 from models.encoders.tabular import Tabular
 from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import TorchvisionEncoder
@@ -30,6 +31,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "tabular": Tabular,
     "text": HashedText,
     "sentence": SentenceEncoder,
+    "convolutional": Convolutional,
     "torchvision": TorchvisionEncoder,
 }
 HEADS: dict[str, Callable[..., Head]] = {"classification": Classification, "regression": Regression}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -17,12 +18,15 @@ from models.errors import SpecificationError
 from models.inputs import InputKind
 from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
-from service.learning.update import Item, LearningState
+from service.learning.update import Declaration, Item, LearningState
 from service.settings import LearningSettings, Settings
 from service.store import CheckpointStore, CorruptCheckpoint, DataDirectoryError, Entry, FeedbackLog, Part, Version
 
 Shaping = dict[str, Any]
 """The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
+
+INITIAL, UPDATE, CLASSES = "initial", "update", "classes"
+"""Why a version was made: before any entry, of labels, or of classes that were declared."""
 
 
 class ShapingDiffers(Exception):
@@ -114,3 +118,14 @@ def item(kind: InputKind, entry: Entry) -> Item:
     """Make an entry of the log ready to learn from. Raises InstanceError."""
     answer = None if entry.answer is None else json.loads(entry.answer)
     return Item(kind.prepare(kind.load(entry.instance)), json.loads(entry.label), entry.weight, answer)
+
+
+def declaration(entry: Entry) -> Declaration:
+    """Return the class that an entry of the log names."""
+    declared = json.loads(entry.label)
+    return Declaration(declared["name"], tuple(declared["descriptions"]))
+
+
+def of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries up to the first of another kind: an update takes labels, or classes."""
+    return list(takewhile(lambda entry: entry.kind == entries[0].kind, entries))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,13 +16,29 @@ import torch
 from models.errors import ModelError
 from service import metrics
 from service.attempts import Attempt, AttemptFile
-from service.checkpointing import Shaping, available, check_shaping, environment, fingerprint, first_state, item, load_state
+from service.checkpointing import (
+    CLASSES,
+    INITIAL,
+    UPDATE,
+    Shaping,
+    available,
+    check_shaping,
+    declaration,
+    environment,
+    fingerprint,
+    first_state,
+    item,
+    load_state,
+    of_one_kind,
+)
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearnerSettings
 from service.store import CheckpointStore, Entry, FeedbackLog, Part, StoreError, StoreUnavailable, Version
 
 log = logging.getLogger(__name__)
+
+NOTHING: Mapping[int, str] = MappingProxyType({})
 
 POLL_SECONDS = 5.0  # the safety net under the bell
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between tries while the store fails
@@ -79,7 +96,7 @@ class Learner:
     def step(self) -> bool:
         """Make one update of what waits; return whether anything did. Raises StoreUnavailable."""
         limit = self._state.settings.update_items
-        entries = self._feedback.read(self._applied, min(limit, self._suspicion.limit or limit))
+        entries = of_one_kind(self._feedback.read(self._applied, min(limit, self._suspicion.limit or limit)))
         if not entries:
             self._finish_commit()
             return False
@@ -103,9 +120,14 @@ class Learner:
 
     def _learn(self, entries: Sequence[Entry]) -> None:
         started = time.perf_counter()
+        seqs = (entries[0].seq, entries[-1].seq)
+        if entries[0].kind == "class":
+            self._state.declare([declaration(entry) for entry in entries])
+            self._commit(seqs, CLASSES, started)
+            return
         steps = self._state.plan([entry.seq for entry in entries])
         self._state.update(steps, self._items(entries, steps))
-        self._commit(entries[0].seq, entries[-1].seq, steps, {}, started)
+        self._commit(seqs, UPDATE, started, steps=steps)
 
     def _items(self, entries: Sequence[Entry], steps: Sequence[Step]) -> dict[int, Item]:
         rehearsed = self._feedback.fetch(sorted({seq for step in steps for seq in step.rehearsed}))
@@ -126,17 +148,23 @@ class Learner:
         log.warning("learner.quarantined: seq %d: %s", seq, reason)
         metrics.quarantined.inc()
         self._state.update([], {})
-        self._commit(seq, seq, [], {seq: reason}, time.perf_counter())
+        self._commit((seq, seq), UPDATE, time.perf_counter(), quarantined={seq: reason})
 
     def _commit(
-        self, first_seq: int, last_seq: int, steps: Sequence[Step], quarantined: Mapping[int, str], started: float
+        self,
+        seqs: tuple[int, int],
+        reason: str,
+        started: float,
+        *,
+        steps: Sequence[Step] = (),
+        quarantined: Mapping[int, str] = NOTHING,
     ) -> None:
         """Hand the new version to the disk: the next update computes while this one is written."""
-        row = self._row(first_seq, last_seq, steps, quarantined, "update")
+        row = self._row(seqs, reason, steps, quarantined)
         files = self._files()
         self._finish_commit()
         self._committing = self._disk.submit(self._write, row, files, started)
-        self._applied = last_seq
+        self._applied = seqs[1]
 
     def _finish_commit(self) -> None:
         """Wait for the commit that is under way. Raises StoreUnavailable if it failed."""
@@ -158,7 +186,7 @@ class Learner:
         return {"model": self._state.model_bytes(), "learner": self._state.learner_bytes()}
 
     def _row(
-        self, first_seq: int, last_seq: int, steps: Sequence[Step], quarantined: Mapping[int, str], reason: str
+        self, seqs: tuple[int, int], reason: str, steps: Sequence[Step] = (), quarantined: Mapping[int, str] = NOTHING
     ) -> dict[str, Any]:
         """Return what the version's row says, but for its files."""
         version = self._state.version
@@ -166,8 +194,8 @@ class Learner:
             "version": version,
             "parent": version - 1 if version else None,
             "created_at": time.time(),
-            "first_seq": first_seq,
-            "last_seq": last_seq,
+            "first_seq": seqs[0],
+            "last_seq": seqs[1],
             "steps": [[list(step.new), list(step.rehearsed)] for step in steps],
             "quarantined": dict(quarantined),
             "metrics": self._state.metrics(),
@@ -180,7 +208,7 @@ class Learner:
         """Commit version 0: the initial weights, before any feedback."""
         self._state = first_state(self._shaping, self._settings.device)
         parts = self._put({"frozen": self._state.frozen_bytes(), **self._files()})
-        row = self._row(1, 0, [], {}, "initial")
+        row = self._row((1, 0), INITIAL)
         self._checkpoints.initialise(self._shaping, Version(**row, parts=parts, sha256=fingerprint(parts)))
         self._frozen, self._applied = parts["frozen"], 0
         return self._state

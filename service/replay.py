@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from service.checkpointing import Shaping, available, environment, fingerprint, item, load_state
+from service.checkpointing import CLASSES, Shaping, available, declaration, environment, fingerprint, item, load_state
 from service.learner import use_deterministic_torch
 from service.learning.update import LearningState, Step
 from service.settings import LearnerSettings
@@ -49,12 +49,19 @@ def replay(
 
 
 def _redo(state: LearningState, version: Version, feedback: FeedbackLog) -> None:
+    if version.reason == CLASSES:
+        entries = feedback.read(version.first_seq - 1, version.last_seq - version.first_seq + 1)
+        declared = [entry for entry in entries if entry.seq <= version.last_seq]
+        if not declared or any(entry.kind != "class" for entry in declared):
+            raise ReplayImpossible(f"version {version.version} learned classes which the log does not have")
+        state.declare([declaration(entry) for entry in declared])
+        return
     steps = [Step(tuple(new), tuple(rehearsed)) for new, rehearsed in version.steps]
     seqs = {seq for step in steps for seq in chain(step.new, step.rehearsed)}
-    entries = feedback.fetch(sorted(seqs))
-    if missing := seqs - entries.keys():
+    found = feedback.fetch(sorted(seqs))
+    if missing := seqs - found.keys():
         raise ReplayImpossible(f"version {version.version} learned from seq {min(missing)}, which the log does not have")
-    state.update(steps, {seq: item(state.model.input, entry) for seq, entry in entries.items()})
+    state.update(steps, {seq: item(state.model.input, entry) for seq, entry in found.items()})
 
 
 def _fingerprint(state: LearningState, start: Version) -> str:

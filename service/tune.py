@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,12 @@ from rich.table import Table
 
 from models.base import Head
 from models.errors import ModelError
-from service.checkpointing import Shaping, first_state, item
+from service.checkpointing import CLASSES, Shaping, declaration, first_state, item
 from service.evaluate.courses import OwnCourse
 from service.learner import use_deterministic_torch
 from service.learning.gate import UpdateRefused
-from service.learning.update import Item
 from service.replay import ReplayImpossible, ascending
-from service.store import FeedbackLog, StoreError
+from service.store import Entry, FeedbackLog, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
 
 SEARCHED = 0.7  # share of the items that settings are chosen by; the rest confirms the choice
@@ -116,7 +115,8 @@ def choose(
     sign = 1 if higher_is_better else -1
     with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")) as pool:
         trial = partial(_trials, pool, data, shaping)
-        means = _means(trial(seqs[:searched], [RECORDED, *single(shaping)]), sign)
+        first = trial(seqs[:searched], [RECORDED, *single(shaping)])
+        means = _means(first, sign)
         means |= _means(trial(seqs[:searched], together(means, sign)), sign)
         best = max(means, key=lambda change: sign * means[change])
         if best == RECORDED:
@@ -124,7 +124,7 @@ def choose(
         seeded = {change: _seeded(shaping, change) for change in (RECORDED, best)}
         whole = trial(seqs, list(chain.from_iterable(seeded.values())))
     # What the seed brings is not the settings' merit: each item's score is the mean over several.
-    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[searched:] for change in seeded}
+    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[len(first[RECORDED]) :] for change in seeded}
     low, high = interval(sign * (rest[best] - rest[RECORDED]))
     return means, Verdict(best, float(rest[RECORDED].mean()), float(rest[best].mean()), low, high)
 
@@ -192,10 +192,16 @@ def scores_of(data: Path, shaping: Shaping, seqs: Sequence[int]) -> list[float]:
     use_deterministic_torch(1)
     course = OwnCourse("trial", first_state(shaping, "cpu"))
     feedback = EmbeddedFeedbackLog(DataDirectory(data).open())
-    items = _items(course, feedback, seqs)
+    kind = course.state.model.input
     try:
-        while group := list(islice(items, GROUP)):
-            course.take(group)
+        for entry_kind, entries in groupby(_entries(feedback, seqs), key=lambda entry: entry.kind):
+            if entry_kind == "class":
+                course.state.declare([declaration(entry) for entry in entries])
+                continue
+            # The answer that was served then was another model's: these settings are to be judged by their own.
+            items = (replace(item(kind, entry), answer=None) for entry in entries)
+            while group := list(islice(items, GROUP)):
+                course.take(group)
     except (UpdateRefused, ModelError):
         return []
     finally:
@@ -203,14 +209,12 @@ def scores_of(data: Path, shaping: Shaping, seqs: Sequence[int]) -> list[float]:
     return course.scores
 
 
-def _items(course: OwnCourse, feedback: FeedbackLog, seqs: Sequence[int]) -> Iterator[Item]:
-    kind = course.state.model.input
+def _entries(feedback: FeedbackLog, seqs: Sequence[int]) -> Iterator[Entry]:
     for start in range(0, len(seqs), PAGE):
         entries = feedback.fetch(seqs[start : start + PAGE])
         if missing := set(seqs[start : start + PAGE]) - entries.keys():
             raise ReplayImpossible(f"seq {min(missing)} was learned from, and the log does not have it any more")
-        # The answer that was served then was another model's: these settings are to be judged by their own.
-        yield from (replace(item(kind, entries[seq]), answer=None) for seq in seqs[start : start + PAGE])
+        yield from (entries[seq] for seq in seqs[start : start + PAGE])
 
 
 def _trials(
@@ -229,15 +233,22 @@ def _trials(
 
 
 def _recorded(data: Path, last: int) -> tuple[Shaping, list[int]]:
-    """Return the settings of a data directory and the newest sequence numbers that it has learned from."""
+    """Return the settings of a data directory and the newest sequence numbers that it has learned from.
+
+    The classes that were declared before these are among them: no setting may be judged without.
+    """
     directory = DataDirectory(data).open()
     checkpoints = EmbeddedCheckpointStore(directory, keep=2)
     shaping = checkpoints.shaping()
     if shaping is None:
         raise StoreError("there is no version yet")
-    learned = [seq for version in ascending(checkpoints, after=-1) for new, _ in version.steps for seq in new]
+    learned: list[int] = []
+    declared: list[int] = []
+    for version in ascending(checkpoints, after=-1):
+        learned += [seq for new, _ in version.steps for seq in new]
+        declared += range(version.first_seq, version.last_seq + 1) if version.reason == CLASSES else ()
     checkpoints.close()
-    return shaping, learned[-last:]
+    return shaping, sorted(declared + learned[-last:])
 
 
 def _table(means: Mapping[Change, float], head: Head, items: int) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.checkpointing import CLASSES
 from service.replay import ReplayImpossible, ascending, replay
 from service.settings import LearnerSettings
 from service.store import CheckpointStore, FeedbackLog, StoreError
@@ -33,6 +34,8 @@ def consumed(checkpoints: CheckpointStore) -> Counter[int]:
     """Return how many times each sequence number was learned from as new, or quarantined, by the recorded updates."""
     counts: Counter[int] = Counter()
     for version in ascending(checkpoints, after=-1):
+        if version.reason == CLASSES:
+            counts.update(range(version.first_seq, version.last_seq + 1))
         counts.update(chain.from_iterable(new for new, _ in version.steps))
         counts.update(version.quarantined.keys())
     return counts

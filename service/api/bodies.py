@@ -22,6 +22,8 @@ T = TypeVar("T")
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 
+LONGEST_WAIT = 30.0  # seconds, of `Prefer: wait`
+
 
 def media_type_of(request: Request) -> str:
     """Return the body's media type without its parameters; JSON where none is named."""
@@ -103,3 +105,9 @@ def top_k_of(request: Request) -> int | None:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise Problem(INVALID, "top_k is a whole number from 1", faults=[Fault(pointer="", detail="top_k in the query")])
     return int(text)
+
+
+def wait_of(request: Request) -> float | None:
+    """Return the seconds of `Prefer: wait=S` (RFC 7240), cut to the longest; a preference that makes no sense is ignored."""
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", request.headers.get("prefer", ""), re.I)
+    return min(float(match[1]), LONGEST_WAIT) if match else None

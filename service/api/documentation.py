@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from models.base import OnlineModel
 from service.api.bodies import JSON, MULTIPART
@@ -45,6 +45,13 @@ def feedback_body(model: OnlineModel) -> dict[str, Any]:
         _header("Idempotency-Key", "Makes a retry of the whole request harmless."),
         _header("Prefer", "`wait=S` (S <= 30) waits until the feedback is in the served model."),
     ]
+    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+
+
+def class_body(schema: type[BaseModel], example: Any) -> dict[str, Any]:
+    """Return the request body of the routes that name and describe classes."""
+    headers = [_header("Prefer", "`wait=S` (S <= 30): how long to wait for the version that knows the class; 10 by default.")]
+    content = {JSON: {"schema": schema.model_json_schema(), "example": example}}
     return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +13,13 @@ from pydantic_core import to_json
 
 from models.base import Label
 from models.errors import InstanceError, LabelError
-from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported
+from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
 from service.api.documentation import feedback_body, problems
 from service.api.problems import BACKLOG, INVALID, NOT_FOUND, RETRY_AFTER, Fault, Problem, at, of_append
 from service.api.schemas import Accepted, Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
 from service.api.service import Service
 from service.store import MissingInstance, NewEntry, Prediction
 
-LONGEST_WAIT = 30.0  # seconds, of `Prefer: wait`
 JOIN_PATIENCE = 0.5  # seconds in which another worker's journal entry may still be on its way
 JOIN_PAUSE = 0.025
 KEY_HEADER = "Idempotency-Key"
@@ -52,7 +50,7 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         _check_backlog(service)
         entries = await _entries(service, sent, _request_key(request))
         seqs = await asyncio.wrap_future(service.feedback.append(entries))
-        return await _accepted(service, seqs, _wait_of(request))
+        return await _accepted(service, seqs, wait_of(request))
 
     @router.get(
         "/feedback/{seq}", response_model=FeedbackStatus, response_model_exclude_none=True, responses=problems(404, 422, 503)
@@ -176,9 +174,3 @@ def _request_key(request: Request) -> str | None:
     if not 0 < len(key) <= 200:
         raise Problem(INVALID, f"{KEY_HEADER} has 1 to 200 characters")
     return key
-
-
-def _wait_of(request: Request) -> float | None:
-    """Return the seconds of `Prefer: wait=S` (RFC 7240), cut to the longest; a preference that makes no sense is ignored."""
-    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", request.headers.get("prefer", ""), re.I)
-    return min(float(match[1]), LONGEST_WAIT) if match else None

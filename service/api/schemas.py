@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter, WithJsonSchema, create_model
 
 from models.base import OnlineModel
+from models.heads.classification import LabelName
 from service.settings import LimitSettings
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -75,6 +76,52 @@ class FeedbackStatus(BaseModel):
     status: Literal["pending", "applied", "holdout", "quarantined", "forgotten"]
     model_version: int | None = None
     reason: str | None = None
+
+
+Description = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
+Descriptions = Annotated[list[Description], Field(max_length=20)]
+
+
+class ClassDescription(BaseModel):
+    """What a class is, in words; several descriptions are averaged, and none leaves it to be learned from labels."""
+
+    model_config = STRICT
+    description: Description | None = None
+    descriptions: Descriptions | None = None
+
+    def texts(self) -> list[str]:
+        """Return all descriptions."""
+        return [*([] if self.description is None else [self.description]), *(self.descriptions or [])]
+
+
+class NewClass(ClassDescription):
+    """A class that is to be known before its first label."""
+
+    name: LabelName
+
+
+class ClassAccepted(BaseModel):
+    """A class as it stands in the log. `model_version` is there once the version that is served knows it so."""
+
+    name: str
+    descriptions: list[str]
+    seq: int
+    model_version: int | None = None
+
+
+class KnownClass(BaseModel):
+    """A class of the model that is served; `items` counts its labels so far."""
+
+    name: str
+    descriptions: list[str]
+    items: int
+
+
+class ClassList(BaseModel):
+    """The classes in the order in which they became known."""
+
+    model_version: int
+    classes: list[KnownClass]
 
 
 class VersionSummary(BaseModel):

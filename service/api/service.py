@@ -64,7 +64,7 @@ class Service:
         loop = asyncio.get_running_loop()
 
         def publish(version: Version) -> None:  # in the follower's thread: only it has versions swapped
-            serving = Serving(version, self.model.head.labels)
+            serving = Serving(version, self.model.head.labels, dict(self.model.head.descriptions))
             loop.call_soon_threadsafe(self._publish, serving)
 
         follower = Follower(self.checkpoints, self.engine, publish)

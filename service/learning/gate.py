@@ -15,8 +15,9 @@ class UpdateRefused(Exception):
 
 def check_finite(model: OnlineModel) -> None:
     """Raise UpdateRefused if a parameter or statistic is no longer a finite number."""
-    # One sum over everything first, which nothing infinite survives: a look at each tensor would cost as much as a step.
-    tensors = [tensor.flatten() for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()]
+    # One sum over all that changes first, which nothing infinite survives: a look at each tensor would cost as much as a step.
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    tensors = [tensor.flatten() for tensor in chain(trained, model.buffers()) if tensor.is_floating_point()]
     if torch.cat(tensors).sum().isfinite():
         return
     for name, tensor in model.state_dict().items():

@@ -34,6 +34,14 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Declaration:
+    """A class that is named before its first label, or described anew."""
+
+    name: str
+    descriptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What one optimizer step learns from, as sequence numbers."""
 
@@ -93,6 +101,14 @@ class LearningState:
             check_finite(self.model)
         self.version += 1
         return scores
+
+    def declare(self, declarations: Sequence[Declaration]) -> None:
+        """Make the next version in place: one that knows these classes. Raises LabelError; the state is then torn."""
+        with torch_randomness_for(self.settings.seed, self.version + 1):
+            for declaration in declarations:
+                self.model.declare(declaration.name, declaration.descriptions)
+        self._follow()
+        self.version += 1
 
     def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> Scores:
         new = [items[seq] for seq in seqs]

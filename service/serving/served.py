@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.store import Version
@@ -15,6 +15,7 @@ class Serving:
 
     version: Version
     labels: Sequence[str]
+    descriptions: Mapping[str, Sequence[str]]
 
 
 class Served:

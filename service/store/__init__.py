@@ -14,6 +14,7 @@ from service.store.errors import (
 from service.store.protocols import (
     CheckpointStore,
     Entry,
+    EntryKind,
     FeedbackLog,
     NewEntry,
     Part,
@@ -27,6 +28,7 @@ __all__ = [
     "CorruptCheckpoint",
     "DataDirectoryError",
     "Entry",
+    "EntryKind",
     "FeedbackLog",
     "KeyBusy",
     "KeyReused",

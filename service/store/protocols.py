@@ -14,19 +14,24 @@ Part = Literal["frozen", "model", "learner"]
 
 PARTS: tuple[Part, ...] = ("frozen", "model", "learner")
 
+EntryKind = Literal["feedback", "class"]
+"""What an entry brings: a label for an instance, or the name of a class with its descriptions."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEntry:
-    """Feedback on its way into the log."""
+    """Feedback, or a class, on its way into the log."""
 
+    kind: EntryKind = "feedback"
     instance: bytes | None
-    """None where the prediction is gone: then the key must be known already."""
+    """None where the prediction is gone: then the key must be known already. Empty for a class."""
     label: str
-    """The label as JSON."""
+    """The label as JSON; for a class, its name and descriptions."""
     digest: bytes
     """Fingerprint of what the client sent, to tell a retry from a reused key."""
     weight: float = 1.0
     key: str | None = None
+    """Unique among the entries of its kind; for a new class, its name."""
     prediction_id: str | None = None
     predicted_by: int | None = None
     """The version that made the prediction."""
@@ -39,6 +44,7 @@ class Entry:
     """One entry of the feedback log."""
 
     seq: int
+    kind: EntryKind
     instance: bytes
     label: str
     weight: float

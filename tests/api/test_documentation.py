@@ -10,6 +10,8 @@ PATHS = {
     "/predict": "post",
     "/feedback": "post",
     "/feedback/{seq}": "get",
+    "/classes": "post",
+    "/classes/{name}": "patch",
     "/model": "get",
     "/versions": "get",
     "/versions/{version}": "get",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
 
-FORMAT = 2
+FORMAT = 3
 
 
 class DataDirectory:

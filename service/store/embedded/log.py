@@ -25,12 +25,13 @@ from service.store.errors import (
     StoreError,
     StoreUnavailable,
 )
-from service.store.protocols import Entry, NewEntry
+from service.store.protocols import Entry, EntryKind, NewEntry
 
 # AUTOINCREMENT: a sequence number is never given twice, even when the newest entries were deleted.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
   instance BLOB NOT NULL,
   label TEXT NOT NULL,
   weight REAL NOT NULL,
@@ -41,10 +42,10 @@ CREATE TABLE IF NOT EXISTS feedback (
   answer TEXT,
   received_at REAL NOT NULL
 );
-CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (kind, key) WHERE key IS NOT NULL;
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = "seq, instance, label, weight, key, prediction_id, predicted_by, answer, received_at"
+COLUMNS = "seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, received_at"
 
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
 READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
@@ -69,7 +70,7 @@ class EmbeddedFeedbackLog:
         self._bell: Bell | None = None
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
-        self._keys: set[str] = set()  # of the appends that wait or are being written
+        self._keys: set[tuple[EntryKind, str]] = set()  # of the appends that wait or are being written
         self._changed = threading.Condition()
         self._closed = False
         self._writer: threading.Thread | None = None
@@ -77,14 +78,14 @@ class EmbeddedFeedbackLog:
     def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
         """Append all entries or none; see FeedbackLog."""
         append = _Append(entries)
-        keys = {entry.key for entry in entries if entry.key is not None}
+        keys = _keys(entries)
         with self._changed:
             if self._closed:
                 raise StoreUnavailable("the log is closed")
             if self._waiting and self._waiting_bytes + append.size > MAX_WAITING_BYTES:
                 raise LogBusy
             for index, entry in enumerate(entries):
-                if entry.key in self._keys:
+                if (entry.kind, entry.key) in self._keys:
                     raise KeyBusy(index)
             self._keys |= keys
             self._waiting.append(append)
@@ -152,7 +153,7 @@ class EmbeddedFeedbackLog:
             results = self._commit(appends)
             with self._changed:
                 for append in appends:
-                    self._keys.difference_update(entry.key for entry in append.entries if entry.key is not None)
+                    self._keys -= _keys(append.entries)
             for append, result in zip(appends, results, strict=True):
                 if isinstance(result, StoreError):
                     append.future.set_exception(result)
@@ -224,7 +225,9 @@ def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> 
 
 def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     if entry.key is not None:
-        known = connection.execute("SELECT seq, digest FROM feedback WHERE key = ?", (entry.key,)).fetchone()
+        known = connection.execute(
+            "SELECT seq, digest FROM feedback WHERE kind = ? AND key = ?", (entry.kind, entry.key)
+        ).fetchone()
         if known is not None:
             if known[1] != entry.digest:
                 raise KeyReused(index)
@@ -232,9 +235,10 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     if entry.instance is None:
         raise MissingInstance(index)
     cursor = connection.execute(
-        "INSERT INTO feedback (instance, label, weight, key, digest, prediction_id, predicted_by, answer, received_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO feedback (kind, instance, label, weight, key, digest, prediction_id, predicted_by, answer, received_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            entry.kind,
             entry.instance,
             entry.label,
             entry.weight,
@@ -250,10 +254,15 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     return cursor.lastrowid
 
 
-def _entry(row: tuple[int, bytes, str, float, str | None, str | None, int | None, str | None, float]) -> Entry:
-    seq, instance, label, weight, key, prediction_id, predicted_by, answer, received_at = row
+def _keys(entries: Sequence[NewEntry]) -> set[tuple[EntryKind, str]]:
+    return {(entry.kind, entry.key) for entry in entries if entry.key is not None}
+
+
+def _entry(row: tuple[int, EntryKind, bytes, str, float, str | None, str | None, int | None, str | None, float]) -> Entry:
+    seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, received_at = row
     return Entry(
         seq=seq,
+        kind=kind,
         instance=instance,
         label=label,
         weight=weight,

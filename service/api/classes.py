@@ -1,0 +1,144 @@
+"""Classes that are named, and described, before their first label."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from models.errors import LabelError
+from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
+from service.api.documentation import class_body, problems
+from service.api.problems import CLASS_KNOWN, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem, at
+from service.api.schemas import ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
+from service.api.service import Service
+from service.serving.served import Serving
+from service.store import KeyBusy, KeyReused, NewEntry
+
+WAIT = 10.0  # seconds for the new version, where the client does not say how long
+
+NEW = TypeAdapter(NewClass)
+CHANGED = TypeAdapter(ClassDescription)
+Name = Annotated[str, Path(min_length=1, max_length=200)]
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["classes"])
+    limit = service.settings.limits.body_bytes
+
+    @router.get("/classes", response_model=ClassList, responses=problems(503))
+    async def classes(response: Response) -> ClassList:
+        """List the classes of the model that is served."""
+        serving = _serving(service)
+        response.headers["Model-Version"] = str(serving.version.version)
+        return ClassList(model_version=serving.version.version, classes=[_known(serving, name) for name in serving.labels])
+
+    @router.get("/classes/{name:path}", response_model=KnownClass, responses=problems(404, 422, 503))
+    async def one_class(name: Name, response: Response) -> KnownClass:
+        """Show a class of the model that is served."""
+        serving = _serving(service)
+        response.headers["Model-Version"] = str(serving.version.version)
+        if name not in serving.labels:
+            raise _unknown(name)
+        return _known(serving, name)
+
+    @router.post(
+        "/classes",
+        status_code=201,
+        summary="Name a class",
+        responses={201: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 409, 413, 415, 422, 503)},
+        openapi_extra=class_body(NewClass, {"name": "zebra", "description": "a horse with black and white stripes"}),
+    )
+    async def new_class(request: Request) -> Response:
+        """Name a class before its first label. With a description it is predicted at once, where the model reads these."""
+        sent = parse_json(NEW, await _json(request, limit))
+        _check(service, sent.name, sent)
+        if sent.name in _serving(service).labels:
+            raise _is_known(sent.name)
+        try:
+            seq = await _append(service, sent.name, sent.texts(), key=sent.name)
+        except (KeyReused, KeyBusy) as exc:
+            raise _is_known(sent.name) from exc
+        location = f"/classes/{quote(sent.name, safe='')}"
+        return await _accepted(
+            service, request, ClassAccepted(name=sent.name, descriptions=sent.texts(), seq=seq), 201, location
+        )
+
+    @router.patch(
+        "/classes/{name:path}",
+        summary="Describe a class anew",
+        responses={200: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 404, 413, 415, 422, 503)},
+        openapi_extra=class_body(ClassDescription, {"descriptions": ["a striped horse", "an animal of the savanna"]}),
+    )
+    async def changed_class(name: Name, request: Request) -> Response:
+        """Put descriptions in the place of those that a class has. None leaves it to be learned from labels."""
+        sent = parse_json(CHANGED, await _json(request, limit))
+        if name not in _serving(service).labels:
+            raise _unknown(name)
+        _check(service, name, sent)
+        seq = await _append(service, name, sent.texts(), key=None)
+        return await _accepted(service, request, ClassAccepted(name=name, descriptions=sent.texts(), seq=seq), 200)
+
+    return router
+
+
+def _serving(service: Service) -> Serving:
+    if service.served.now is None:
+        raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
+    return service.served.now
+
+
+def _known(serving: Serving, name: str) -> KnownClass:
+    judged = (serving.version.by_class or {}).get(name, {"items": 0})
+    return KnownClass(name=name, descriptions=list(serving.descriptions.get(name, [])), items=judged["items"])
+
+
+def _unknown(name: str) -> Problem:
+    return Problem(NOT_FOUND, f"the model that is served has no class {name!r}")
+
+
+def _is_known(name: str) -> Problem:
+    return Problem(CLASS_KNOWN, f"{name!r} is known; PATCH /classes/{quote(name, safe='')} changes its descriptions")
+
+
+def _check(service: Service, name: str, sent: ClassDescription) -> None:
+    """Raise Problem 422 for what the learner could not take."""
+    try:
+        service.model.head.check_class(name, sent.texts())
+    except LabelError as exc:
+        described = "/description" if sent.description is not None else "/descriptions"
+        raise at(described if sent.texts() else "/name", exc) from exc
+
+
+async def _json(request: Request, limit: int) -> bytes:
+    if (media_type := media_type_of(request)) != JSON:
+        raise unsupported(media_type, [JSON])
+    return await read(request, limit)
+
+
+async def _append(service: Service, name: str, texts: Sequence[str], key: str | None) -> int:
+    """Bring a class into the log. Raises KeyReused where another request has named it."""
+    declared = json.dumps({"name": name, "descriptions": list(texts)})
+    # A name is given once: the fingerprint is one that no second request can have.
+    entry = NewEntry(kind="class", instance=b"", label=declared, digest=os.urandom(16), key=key)
+    (seq,) = await asyncio.wrap_future(service.feedback.append([entry]))
+    return seq
+
+
+async def _accepted(
+    service: Service, request: Request, accepted: ClassAccepted, status: int, location: str | None = None
+) -> Response:
+    wait = wait_of(request)
+    accepted.model_version = await service.served.contains(accepted.seq, WAIT if wait is None else wait)
+    headers = {} if location is None else {"Location": location}
+    if accepted.model_version is not None:
+        headers["Model-Version"] = str(accepted.model_version)
+    return Response(to_json(accepted, exclude_none=True), status, headers, JSON)
