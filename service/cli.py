@@ -33,7 +33,17 @@ class Template(StrEnum):
 
     digits = "digits"
     record = "record"
+    text = "text"
     image = "image"
+    zeroshot = "zeroshot"
+
+
+class Demo(StrEnum):
+    """The demos."""
+
+    digits = "digits"
+    sentiment = "sentiment"
+    zeroshot = "zeroshot"
 
 
 class Peers(StrEnum):
@@ -89,17 +99,27 @@ def init(
 
 @app.command()
 def demo(
+    name: Annotated[Demo, typer.Argument(help="What to show.")] = Demo.digits,
+    *,
     once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of serving on.")] = False,
     port: Annotated[int | None, typer.Option(help="Port to listen on; without it 8000, or a free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data directory; without it a temporary one.")] = None,
     report: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = Path("demo-report.json"),
     plot: Annotated[Path, typer.Option(help="Where the learning curve goes.")] = Path("learning-curve.png"),
 ) -> None:
-    """Start a service, stream 1,797 handwritten digits through it over HTTP, and show it learn."""
-    from service.demo import DemoFailed, run
+    """Start a service, stream real data through it over HTTP, and show it learn."""
+    from importlib import import_module
 
+    from service.demo.running import DemoFailed, Running
+    from service.templates import render
+
+    shown = import_module(f"service.demo.{name.value}")
     with _one_line(DemoFailed, OSError):
-        run(once=once, port=port, data=data, report=report, plot=plot)
+        for path in (report, plot):
+            if not path.parent.is_dir():
+                raise DemoFailed(f"{path} can't be written: there is no folder {path.parent}")
+        running = Running(render(shown.TEMPLATE), data=data, port=port, console=Console(highlight=False, soft_wrap=True))
+        shown.run(running, once=once, report=report, plot=plot)
 
 
 @app.command()

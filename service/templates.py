@@ -28,6 +28,16 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "tabular"},
         "head": {"name": "classification", "labels": "open"},
     },
+    "text": {
+        "input": {"kind": "text"},
+        "encoder": {"name": "text"},
+        "head": {"name": "classification", "experts": ["linear", "bayes"], "labels": "open"},
+    },
+    "zeroshot": {
+        "input": {"kind": "image", "size": 32},
+        "encoder": {"name": "convolutional"},
+        "head": {"name": "classification", "experts": ["bilinear"], "descriptions": "words", "labels": "open"},
+    },
     "image": {
         "input": {"kind": "image", "size": 224},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all"},
@@ -38,6 +48,8 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
 ABOUT = {
     "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
     "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
+    "text": "Texts of any language, as hashed words and pieces of words.",
+    "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "image": "Pictures, through a torchvision model. Name its weights to start from a pretrained one.",
 }
 PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {

@@ -96,7 +96,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
     [
         ("", "model: missing; write a configuration with `everlearn init"),
         ("[model", "everlearn.toml is not valid TOML"),
-        (DIGITS.replace('"tabular"', '"tabluar"'), "model.encoder.name: 'tabluar' is not one of tabular, torchvision"),
+        (DIGITS.replace('"tabular"', '"tabluar"'), "model.encoder.name: 'tabluar' is not one of convolutional, sentence, tabular, text, torchvision"),
         (DIGITS.replace("64", "-1"), "model.input.length"),
         (
             DIGITS + "[learning.optimizer]\nname = 'adam'\nrate = 1\n",
@@ -104,7 +104,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
         ),
         (DIGITS.replace("[model.input]", "[modle]\n[model.input]"), "modle: no such setting; allowed: learner, learning"),
         ("[modle]\n", "modle: no such setting; allowed: learner, learning"),
-        (DIGITS.replace('"tabular"', '["tabular"]'), "model.encoder.name: ['tabular'] is not one of tabular"),
+        (DIGITS.replace('"tabular"', '["tabular"]'), "model.encoder.name: ['tabular'] is not one of convolutional"),
         ("[model]\nclass = 'nowhere:Model'\n", "model.class: can't import 'nowhere:Model'"),
         ("[model]\nclass = 'wrong:Model'\n", "SyntaxError: "),
         ("[model]\nclass = 'raising:Model'\n", "raising:Model can't be made (RuntimeError: no; raising.py line 4)"),

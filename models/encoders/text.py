@@ -20,6 +20,8 @@ from models.experts.base import Embed
 from models.inputs import Batch, InputKind, Text, texts_of
 from models.words import bucket_of, pieces_of, words_of
 
+LENGTH = 40.0  # of a text's features: a step of the optimizer then moves its scores as much as those of tabular features
+
 Grams = tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]
 
 
@@ -35,8 +37,8 @@ def grams_of(text: str, buckets: int) -> Grams:
 class HashedText(Encoder):
     """Hashed n-grams of words and characters (Weinberger et al. 2009; Joulin et al. 2017): any language, no download.
 
-    Without `embedding` the features are the bag itself, scaled to length 1: what linear models and counts work on. With it,
-    they are the mean of learned vectors, one a bucket: few enough for networks.
+    Without `embedding` the features are the bag itself, of one length for all texts: what linear models and counts work on.
+    With it, they are the mean of learned vectors, one a bucket: few enough for networks.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class HashedText(Encoder):
         sizes = torch.tensor([len(each) for each, _ in grams], device=device)
         if self.table is not None:
             starts = sizes.cumsum(0) - sizes
-            return F.normalize(self.table(places, starts, per_sample_weights=counts))
+            return LENGTH * F.normalize(self.table(places, starts, per_sample_weights=counts))
         bags = torch.zeros(len(grams), self.buckets, device=device)
         rows = torch.repeat_interleave(torch.arange(len(grams), device=device), sizes)
         bags[rows, places] = counts
-        return F.normalize(bags)
+        return LENGTH * F.normalize(bags)
 
 
 class SentenceEncoder(Encoder):

@@ -1,21 +1,13 @@
-"""`everlearn demo`: a real service, a real stream over HTTP, and what came of it."""
+"""`everlearn demo digits`: a real service, a real stream over HTTP, and what came of it."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import httpx
@@ -24,21 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from service.curves import draw_curves, sliding_mean
+from service.demo.running import DemoFailed, Running
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
-from service.templates import render
 from service.verify import consumed, verify_versions
 
+TEMPLATE = "digits"
 SEED = 0
-PORT = 8000
 LAST = 500  # items in `accuracy_last_500`
-START_SECONDS = 120.0
 LAG_EVERY = 50  # items between two looks at /model
 
 Digit = tuple[list[float], int]
-
-
-class DemoFailed(Exception):
-    """The demo can't go on; the message says why."""
 
 
 @dataclass(slots=True)
@@ -54,25 +41,17 @@ class Stream:
     seconds: float = 0.0
 
 
-def run(*, once: bool, port: int | None, data: Path | None, report: Path, plot: Path) -> None:
+def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture. Raises DemoFailed."""
-    console = Console(highlight=False, soft_wrap=True)
-    for path in (report, plot):
-        if not path.parent.is_dir():
-            raise DemoFailed(f"{path} can't be written: there is no folder {path.parent}")
     digits = _digits()
-    signal.signal(signal.SIGTERM, _exit)  # so that the service is stopped too
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everlearn-demo-")))
-        data = data or scratch / "data"
-        service, url = stack.enter_context(_service(scratch, data, _usual_port() if port is None else port, console))
-        stream = _send(url, digits, console)
-        figures = _figures(stream, data)
+    with running:
+        stream = _send(running.url, digits, running.console)
+        figures = _figures(stream, running.data)
         report.write_text(json.dumps(figures, indent=2) + "\n")
         _draw(stream, figures["versions"], plot)
-        _summarise(figures, report, plot, console)
+        _summarise(figures, report, plot, running.console)
         if not once:
-            _serve_on(service, url, digits[0], console)
+            running.serve_on(_curls(running.url, digits[0]))
 
 
 def _digits() -> list[Digit]:
@@ -84,56 +63,6 @@ def _digits() -> list[Digit]:
     pictures, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(labels))
     return [(pictures[index].tolist(), int(labels[index])) for index in order]
-
-
-def _usual_port() -> int:
-    """Return the usual port, or 0 for a free one where it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            return 0
-    return PORT
-
-
-@contextmanager
-def _service(scratch: Path, data: Path, port: int, console: Console) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `everlearn serve` as a user would, on the digits template; stop it at the end."""
-    config = scratch / "everlearn.toml"
-    config.write_text(render("digits"))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLEARN_")}
-    flags = ["--config", str(config), "--data", str(data), "--port", str(port)]
-    log = (scratch / "serve.log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", *flags],
-        stderr=log,
-        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        text=True,
-        start_new_session=True,  # Ctrl-C is ours: we stop the service in order
-    )
-    try:
-        with console.status("starting the service"):
-            url = _wait_until_ready(process, scratch / "serve.log")
-        console.print(f"everlearn: serving on {url}, data in {data}")
-        yield process, url
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-        log.close()
-
-
-def _wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if line.startswith("everlearn: ready, "):
-                return line.removeprefix("everlearn: ready, ").split("/docs")[0]
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise DemoFailed(f"the service did not start:\n{log.read_text().strip()}")
 
 
 def _send(url: str, digits: Sequence[Digit], console: Console) -> Stream:
@@ -248,20 +177,12 @@ def _summarise(figures: dict[str, Any], report: Path, plot: Path, console: Conso
     )
 
 
-def _serve_on(service: subprocess.Popen[str], url: str, digit: Digit, console: Console) -> None:
-    """Say how to go on, and serve until Ctrl-C."""
+def _curls(url: str, digit: Digit) -> list[str]:
+    """Return commands to go on with."""
     instance, label = digit
     numbers = json.dumps([int(number) for number in instance], separators=(",", ":"))
-    predict = f"curl -s {url}/predict --json '{{\"instances\": [{numbers}]}}'"
-    feedback = f'curl -s {url}/feedback --json \'{{"feedback": [{{"instance": {numbers}, "label": "{label}"}}]}}\''
-    console.print(f"\nThe service goes on until Ctrl-C. Try:\n\n{predict}\n\n{feedback}\n\ncurl -s {url}/model", markup=False)
-    try:
-        service.wait()
-    except KeyboardInterrupt:
-        console.print("\nstopping")
-        return
-    raise DemoFailed("the service ended")
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
+    return [
+        f"curl -s {url}/predict --json '{{\"instances\": [{numbers}]}}'",
+        f'curl -s {url}/feedback --json \'{{"feedback": [{{"instance": {numbers}, "label": "{label}"}}]}}\'',
+        f"curl -s {url}/model",
+    ]
