@@ -16,7 +16,8 @@ WORD_WIDTH = 64
 WORD_BUCKETS = 4096
 MOST_WORDS = 128  # in all descriptions of a class together
 SHARPNESS = 20.0  # of the first W where instances and descriptions lie in one space: cosines are small numbers
-SEEN_PENALTY = 1.0
+LOST = 0.05  # share of the items of classes with labels that the margin may cost
+MARGIN_RATE = 0.05  # of the margin's steps
 
 
 class ClassTexts(nn.Module):
@@ -108,11 +109,14 @@ class Bilinear(Expert):
     """A compatibility of instances with descriptions (Frome et al. 2013; Akata et al. 2016): it knows what was only described.
 
     A class without a description has a learned vector. Where some classes have had labels and some have not, those that
-    have are answered with a penalty, or they would swallow the others (calibrated stacking, Chao et al. 2016).
+    have are held back by a margin, or they would swallow the others (calibrated stacking, Chao et al. 2016). The margin is
+    learned: it grows until a twentieth of the labelled items is lost to classes without labels (online quantile tracking,
+    Gibbs and Candes 2021).
     """
 
     seen: Tensor
     described: Tensor
+    margin: Tensor
 
     def __init__(self, width: int, outputs: int, *, texts: ClassTexts, aligned: bool) -> None:
         """Start with W = 0, or, where instances and descriptions are `aligned` in one space, with their cosine."""
@@ -122,13 +126,12 @@ class Bilinear(Expert):
         self.vectors = nn.Parameter(torch.zeros(0, texts.width))
         self.register_buffer("seen", torch.zeros(0, dtype=torch.bool))
         self.register_buffer("described", torch.zeros(0, dtype=torch.bool))
+        self.register_buffer("margin", torch.zeros(()))
         self.resize(outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [batch, outputs]."""
-        classes = torch.where(self.described.unsqueeze(1), self.texts(), self.vectors)
-        penalty = SEEN_PENALTY * (self.seen & self.unseen.any())
-        return F.linear(F.linear(features, self.weight), classes) - penalty
+        return self._compared(features) - self.margin * (self.seen & self.unseen.any())
 
     @property
     def unseen(self) -> Tensor:
@@ -136,13 +139,24 @@ class Bilinear(Expert):
         return self.described & ~self.seen
 
     def observe(self, features: Tensor, targets: Tensor) -> None:
-        """Note which classes have had labels."""
+        """Move the margin by the items of classes that had labels before, and note which classes have labels now."""
+        known = self.seen[targets]
+        if self.unseen.any() and known.any():
+            logits = self._compared(features[known])
+            best = [logits.masked_fill(~some, -torch.inf).amax(1) for some in (self.seen, self.unseen)]
+            lost = (best[1] > best[0] - self.margin).to(logits.dtype)
+            self.margin += MARGIN_RATE * (LOST - lost).sum()
+            self.margin.clamp_(min=0)
         self.seen[targets] = True
 
     def describe(self, index: int, texts: Sequence[str], embed: Embed) -> None:
         """Take the descriptions of a class; none brings its learned vector back."""
         self.texts.describe(index, texts, embed)
         self.described[index] = bool(texts)
+
+    def _compared(self, features: Tensor) -> Tensor:
+        classes = torch.where(self.described.unsqueeze(1), self.texts(), self.vectors)
+        return F.linear(F.linear(features, self.weight), classes)
 
     def knows(self, last_seen: Tensor, observed: Tensor) -> Tensor:
         """Return which classes it can speak of: those that were described or have had labels, bool [classes]."""

@@ -99,10 +99,24 @@ def test_several_descriptions_are_averaged_whatever_their_lengths() -> None:
 def test_classes_with_labels_are_held_back_only_beside_described_ones_without() -> None:
     expert, features = described("red", "blue"), random(3, 4)
     plain = expert(features)
+    expert.margin.fill_(1.5)
     expert.observe(features[:1], torch.tensor([0]))
-    assert torch.allclose(plain - expert(features), torch.tensor([1.0, 0.0]))
+    assert torch.allclose(plain - expert(features), torch.tensor([1.5, 0.0]))
     expert.observe(features[:1], torch.tensor([1]))
     assert torch.equal(expert(features), plain)
+
+
+def test_the_margin_grows_until_it_costs_a_twentieth_of_the_labelled_items() -> None:
+    expert = described("red", "blue")
+    generator = torch.Generator().manual_seed(3)
+    expert.observe(random(1, 4), torch.tensor([0]))
+    red = F.normalize(expert.weight.T @ expert.texts()[0] - expert.weight.T @ expert.texts()[1], dim=0).detach()
+    lost = []
+    for _ in range(4000):
+        features = (3 * red + torch.randn(4, generator=generator)).unsqueeze(0)
+        lost.append(expert(features).argmax(1).item() == 1)
+        expert.observe(features, torch.tensor([0]))
+    assert 0.03 < sum(lost[2000:]) / 2000 < 0.07
 
 
 def test_a_class_without_a_description_has_a_vector_of_its_own() -> None:
