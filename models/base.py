@@ -41,8 +41,16 @@ class Encoder(nn.Module, ABC):
 
     @property
     def frozen(self) -> bool:
-        """Whether the whole encoder keeps its initial tensors; they are then stored once."""
+        """Whether the whole encoder keeps its initial tensors: what it says of an instance is then worked out once."""
         return False
+
+    def fixed(self) -> set[str]:
+        """Return the names of the tensors that no update changes; they are stored once."""
+        return set(self.state_dict()) if self.frozen else set()
+
+    def rates(self) -> dict[str, float]:
+        """Return factors on the learning rate of its parameters, by name; 1 for those that are not there."""
+        return {}
 
 
 class Head(nn.Module, ABC):
@@ -185,16 +193,17 @@ class OnlineModel(nn.Module):
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def rates(self) -> dict[str, float]:
-        """Return the factor on the learning rate of each trainable parameter: the `rate` of the module it is in, else 1."""
-        factors = {f"{name}.": module.rate for name, module in self.named_modules() if isinstance(module, Expert)}
+        """Return the factor on the learning rate of each trainable parameter: its expert's, what the encoder says, or 1."""
+        experts = {f"{name}.": module.rate for name, module in self.named_modules() if isinstance(module, Expert)}
+        encoder = {f"encoder.{name}": factor for name, factor in self.encoder.rates().items()}
         return {
-            name: next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)
+            name: next((factor for prefix, factor in experts.items() if name.startswith(prefix)), encoder.get(name, 1.0))
             for name, _ in self.trainable()
         }
 
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (frozen, live) tensors by name: what no update changes, and what each one may."""
         state: Mapping[str, Tensor] = self.state_dict()
-        is_frozen = self.encoder.frozen
-        frozen = {name: tensor for name, tensor in state.items() if is_frozen and name.startswith("encoder.")}
-        return frozen, {name: tensor for name, tensor in state.items() if name not in frozen}
+        fixed = {f"encoder.{name}" for name in self.encoder.fixed()}
+        frozen = {name: tensor for name, tensor in state.items() if name in fixed}
+        return frozen, {name: tensor for name, tensor in state.items() if name not in fixed}

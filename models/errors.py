@@ -1,5 +1,8 @@
 """What can be wrong with a model's specification or with what it is asked to take."""
 
+import traceback
+from pathlib import Path
+
 
 class ModelError(Exception):
     """Base of every error that `models` raises on purpose."""
@@ -20,3 +23,9 @@ class InstanceError(ModelError):
 
 class LabelError(ModelError):
     """A label that the model's head can't take."""
+
+
+def told(error: Exception) -> str:
+    """Say in one line what somebody else's code raised, and where."""
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}; {Path(raised.filename).name} line {raised.lineno}"

@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from models.errors import InstanceError
+from models.errors import InstanceError, SpecificationError
 
 Batch = Mapping[str, Tensor]
 
@@ -241,12 +241,26 @@ class Picture:
     def __init__(
         self,
         *,
-        size: Annotated[int, Field(ge=8, le=2048, description="Side in pixels that pictures are resized to.")] = 224,
+        size: Annotated[int, Field(ge=8, le=2048, description="Side in pixels that pictures come to.")] = 224,
+        resize: Annotated[
+            int | None,
+            Field(
+                ge=8,
+                le=4096,
+                description="Scale the shorter side to this many pixels and cut the middle out; without it the whole picture"
+                " is squeezed to the size.",
+            ),
+        ] = None,
+        interpolation: Annotated[Literal["bilinear", "bicubic"], Field(description="How pictures are scaled.")] = "bilinear",
         max_pixels: Annotated[
             PositiveInt, Field(description="A picture with more pixels is refused before it is decoded.")
         ] = 25_000_000,
     ) -> None:
+        if resize is not None and resize < size:
+            raise SpecificationError("model.input.resize", f"{resize} is smaller than the size of {size} that is cut out")
         self.size = size
+        self.resize = resize
+        self.resampling = Image.Resampling[interpolation.upper()]
         self.max_pixels = max_pixels
         self.example = {"b64": ONE_PIXEL}
 
@@ -280,12 +294,19 @@ class Picture:
                 upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
             except BROKEN as exc:
                 raise InstanceError("the picture is broken and can't be decoded") from exc
-        resized = upright.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, size, size]
+        return torch.from_numpy(np.array(self._scaled(upright))).permute(2, 0, 1)  # [3, size, size]
 
     def collate(self, prepared: Sequence[Tensor]) -> Batch:
         """Return {"pixels": uint8 [batch, 3, size, size]}."""
         return {"pixels": torch.stack(list(prepared))}
+
+    def _scaled(self, picture: Image.Image) -> Image.Image:
+        if self.resize is None:
+            return picture.resize((self.size, self.size), self.resampling)
+        # The middle is cut out first, at the same scale: a picture of 1 x 20,000 pixels must not be blown up.
+        side = min(picture.size) * self.size / self.resize
+        left, top = (picture.width - side) / 2, (picture.height - side) / 2
+        return picture.resize((self.size, self.size), self.resampling, box=(left, top, left + side, top + side))
 
     def _open(self, payload: bytes) -> Image.Image:
         """Read the header only, so that the size is known before any pixel is decoded."""

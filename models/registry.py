@@ -7,10 +7,7 @@ A specification is plain data, as it stands in everlearn.toml and is recorded in
 
 from __future__ import annotations
 
-import importlib
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +16,11 @@ from models.base import Encoder, Head, OnlineModel
 from models.encoders.convolutional import Convolutional
 from models.encoders.tabular import Tabular
 from models.encoders.text import HashedText, SentenceEncoder
-from models.encoders.vision import TorchvisionEncoder
-from models.errors import SpecificationError
+from models.encoders.vision import Backbone
+from models.errors import SpecificationError, told
 from models.heads.classification import Classification
 from models.heads.regression import Regression
+from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
 from models.options import check_options
 
@@ -32,7 +30,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "text": HashedText,
     "sentence": SentenceEncoder,
     "convolutional": Convolutional,
-    "torchvision": TorchvisionEncoder,
+    "torchvision": Backbone,
 }
 HEADS: dict[str, Callable[..., Head]] = {"classification": Classification, "regression": Regression}
 
@@ -47,9 +45,10 @@ def resolve(specification: Specification) -> dict[str, Any]:
     unknown = set(specification) - {"input", "encoder", "head"}
     if unknown:
         raise SpecificationError(f"model.{min(unknown)}", "no such section; allowed: class, encoder, head, input")
+    encoder = _resolve_part("model.encoder", "name", ENCODERS, specification.get("encoder"))
     return {
-        "input": _resolve_part("model.input", "kind", INPUTS, specification.get("input")),
-        "encoder": _resolve_part("model.encoder", "name", ENCODERS, specification.get("encoder")),
+        "input": _resolve_part("model.input", "kind", INPUTS, _preferred(specification.get("input"), encoder)),
+        "encoder": encoder,
         "head": _resolve_part("model.head", "name", HEADS, specification.get("head")),
     }
 
@@ -88,6 +87,14 @@ def part(field: str, key: str, known: Mapping[str, Any], specification: Specific
     return known[name], check_options(field, known[name], options)
 
 
+def _preferred(given: Specification | None, encoder: Specification) -> Specification | None:
+    """Return an input's options with those filled in that its encoder's weights were made for."""
+    prefers = getattr(ENCODERS[encoder["name"]], "preferred_input", None)
+    if prefers is None or given is None or given.get("kind") != Picture.kind:
+        return given
+    return {**prefers(encoder), **given}
+
+
 def _resolve_part(field: str, key: str, known: Mapping[str, Any], spec: Specification | None) -> dict[str, Any]:
     _, options = part(field, key, known, spec)
     assert spec is not None
@@ -99,12 +106,8 @@ def _build_part(known: Mapping[str, Any], key: str, spec: Specification, *given:
 
 
 def _custom(specification: Specification) -> type[OnlineModel]:
-    path = specification["class"]
-    module_name, _, name = str(path).partition(":")
-    try:
-        factory: object = getattr(importlib.import_module(module_name), name)
-    except Exception as exc:  # a module of the user's own may raise anything
-        raise SpecificationError("model.class", f"can't import {path!r} ({_told(exc)}); expected package.module:Class") from exc
+    path = str(specification["class"])
+    factory: object = imported("model.class", path)
     if not (isinstance(factory, type) and issubclass(factory, OnlineModel)):
         raise SpecificationError("model.class", f"{path} is not a subclass of models.OnlineModel")
     return factory
@@ -117,10 +120,4 @@ def _build_custom(specification: Specification) -> OnlineModel:
     except (SpecificationError, MemoryError, torch.OutOfMemoryError):  # what another try may get is no wrong setting
         raise
     except Exception as exc:
-        raise SpecificationError("model.class", f"{specification['class']} can't be made ({_told(exc)})") from exc
-
-
-def _told(error: Exception) -> str:
-    """Say what was raised and where, in one line."""
-    raised = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}; {Path(raised.filename).name} line {raised.lineno}"
+        raise SpecificationError("model.class", f"{specification['class']} can't be made ({told(exc)})") from exc

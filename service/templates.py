@@ -40,7 +40,7 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "image": {
         "input": {"kind": "image", "size": 224},
-        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all"},
+        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all", "layer_decay": 1.0},
         "head": {"name": "classification", "experts": ["linear"], "labels": "open"},
         "store": {"checkpoints": 10},  # of 180 MB each: the weights, their average, and two moments of Adam
     },

@@ -96,7 +96,10 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
     [
         ("", "model: missing; write a configuration with `everlearn init"),
         ("[model", "everlearn.toml is not valid TOML"),
-        (DIGITS.replace('"tabular"', '"tabluar"'), "model.encoder.name: 'tabluar' is not one of convolutional, sentence, tabular, text, torchvision"),
+        (
+            DIGITS.replace('"tabular"', '"tabluar"'),
+            "model.encoder.name: 'tabluar' is not one of convolutional",
+        ),
         (DIGITS.replace("64", "-1"), "model.input.length"),
         (
             DIGITS + "[learning.optimizer]\nname = 'adam'\nrate = 1\n",

@@ -1,29 +1,35 @@
-"""Vision encoder: any torchvision classification model, its last layer taken off."""
+"""Vision encoder: a backbone of torchvision, or from elsewhere, its last layer taken off; frozen, or trained in parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
 import torch
 import torchvision
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from models.base import Encoder
 from models.errors import SpecificationError
+from models.imports import imported
 from models.inputs import Batch, InputKind, Picture
+from models.lora import LowRank
 
-# What torchvision's ImageNet weights were trained with; as good as any other scale for a model without weights.
+# What ImageNet weights were trained with; as good as any other scale for a model without weights.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+TRUNK = 0.9  # a module that holds this share of all parameters is looked into for blocks
 
-class TorchvisionEncoder(Encoder):
-    """A torchvision backbone: pixels -> features before its classifier."""
+
+class Backbone(Encoder):
+    """Pixels -> features before the classifier of a pretrained network."""
 
     mean: Tensor
     std: Tensor
@@ -35,35 +41,62 @@ class TorchvisionEncoder(Encoder):
         self,
         input: InputKind,
         *,
-        backbone: Annotated[str, Field(description="A classification model of torchvision.models.")] = "resnet18",
+        backbone: Annotated[
+            str, Field(description="A classification model of torchvision.models, or package.module:name of what makes one.")
+        ] = "resnet18",
         weights: Annotated[
-            str, Field(description='"none", a torchvision weights name, or a local .pth or .safetensors file.')
-        ] = "none",
+            str, Field(description='A torchvision weights name, a local .pth or .safetensors file, or "none".')
+        ] = "DEFAULT",
         train: Annotated[
-            Literal["all", "head"], Field(description='"head" freezes the backbone and trains the head alone.')
-        ] = "all",
+            Literal["head", "lora", "all"] | PositiveInt,
+            Field(
+                description='What learns. "head": the head alone, the backbone is frozen; a number: the last blocks too;'
+                ' "lora": low-rank adapters in every layer; "all".'
+            ),
+        ] = "head",
+        rank: Annotated[PositiveInt, Field(description="Rank of the low-rank adapters.")] = 8,
+        layer_decay: Annotated[
+            float, Field(gt=0, le=1, description="Factor on the learning rate from each block to the one before it.")
+        ] = 0.8,
     ) -> None:
         super().__init__()
         if not isinstance(input, Picture):
             raise SpecificationError("model.encoder.name", f"torchvision takes image inputs, not {input.kind}")
-        self.train_what = train
         self.backbone, self.width = _headless(_build(backbone, weights))
-        self.backbone.requires_grad_(not self.frozen)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.layer_decay = layer_decay
+        self._blocks = list(_blocks(self.backbone))
+        self._trained = self._choose(train, rank)
+        mean, std = _normalisation(backbone, weights)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
     @property
     def frozen(self) -> bool:
         """Whether the backbone keeps its initial tensors."""
-        return self.train_what == "head"
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def fixed(self) -> set[str]:
+        """Return the names of the tensors that no update changes."""
+        return self.state_dict().keys() - set(self._moving())
+
+    def rates(self) -> dict[str, float]:
+        """Return a smaller factor for each block further from the head (Howard and Ruder 2018); adapters have none."""
+        depths = {name: depth for depth, name in enumerate(reversed(self._blocks))}
+        return {
+            name: self.layer_decay**depth
+            for block, depth in depths.items()
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.startswith(f"backbone.{block}.") and "parametrizations" not in name
+        }
 
     def train_on(self, size: int) -> None:
-        """Enter training mode; normalisation layers stay with their running statistics on few instances."""
-        self.train(not self.frozen)
-        if size < self.smallest_norm_batch:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        """Enter training mode where it learns; normalisation layers stay with their running statistics on few instances."""
+        self.eval()
+        for module in self._trained:
+            module.train()
+            for part in module.modules() if size < self.smallest_norm_batch else ():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
 
     def forward(self, batch: Batch) -> Tensor:
         """Return features [batch, width] for uint8 pixels [batch, 3, size, size]."""
@@ -71,21 +104,121 @@ class TorchvisionEncoder(Encoder):
         features: Tensor = self.backbone(pixels)
         return features.flatten(1)
 
+    @staticmethod
+    def preferred_input(options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of the input that torchvision's weights were evaluated with; none for other weights."""
+        entry = _torchvision_weights(options["backbone"], options["weights"])
+        if entry is None:
+            return {}
+        transforms = entry.transforms()
+        preferred = {"size": transforms.crop_size[0], "resize": transforms.resize_size[0]}
+        return {**preferred, "interpolation": transforms.interpolation.value}
+
+    def _choose(self, train: str | int, rank: int) -> list[nn.Module]:
+        """Make what is to learn trainable, and return the modules that go into training mode."""
+        self.backbone.requires_grad_(train == "all")
+        if train == "all":
+            return [self.backbone]
+        if train == "lora":
+            for layer in [each for each in self.backbone.modules() if _is_dense(each)]:
+                weight: Any = layer.weight
+                parametrize.register_parametrization(layer, "weight", LowRank(weight, rank))
+        if not isinstance(train, int):
+            return []
+        if train > len(self._blocks):
+            raise SpecificationError("model.encoder.train", f"the backbone has {len(self._blocks)} blocks, not {train}")
+        return [self.backbone.get_submodule(name).requires_grad_() for name in self._blocks[-train:]]
+
+    def _moving(self) -> Iterator[str]:
+        """Yield the names of the tensors that an update may change: what is trained, and the statistics beside it."""
+        for name, module in self.named_modules():
+            own = [key for key, parameter in module.named_parameters(recurse=False) if parameter.requires_grad]
+            own += [key for key, _ in module.named_buffers(recurse=False)] if own else []
+            yield from (f"{name}.{key}" for key in own)
+
+
+def _is_dense(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _blocks(model: nn.Module) -> Iterator[str]:
+    """Yield the names of the blocks that a network is a chain of, from the input on: residual blocks, layers, stages.
+
+    Plain containers are looked into, and so is what holds nearly all parameters.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+
+    def walk(name: str, module: nn.Module) -> Iterator[str]:
+        for child_name, child in module.named_children():
+            full, size = f"{name}{child_name}", sum(parameter.numel() for parameter in child.parameters())
+            if type(child) in {nn.Sequential, nn.ModuleList} or size > TRUNK * total:
+                yield from walk(f"{full}.", child)
+            elif size:
+                yield full
+
+    return walk("", model)
+
 
 def _build(name: str, weights: str) -> nn.Module:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise SpecificationError("model.encoder.backbone", f"{name!r} is not one of {', '.join(known)}")
-    path = Path(weights)
-    if weights == "none":
-        return _without_auxiliaries(torchvision.models.get_model(name, weights=None))
-    if path.suffix in {".pth", ".pt", ".safetensors"}:
-        return _load(_without_auxiliaries(torchvision.models.get_model(name, weights=None)), path)
+    """Return the network with its weights. Raises SpecificationError."""
+    is_file = Path(weights).suffix in {".pth", ".pt", ".safetensors"}
+    if ":" in name:
+        if not is_file and weights != "none":
+            raise SpecificationError("model.encoder.weights", f"{weights!r} is neither a local file nor none")
+        model = _made(name)
+    else:
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise SpecificationError("model.encoder.backbone", f"{name!r} is not one of {', '.join(known)}")
+        entry = None if is_file or weights == "none" else _weights_entry(name, weights)
+        model = _without_auxiliaries(_downloaded(name, entry))
+    return _load(model, Path(weights)) if is_file else model
+
+
+def _made(path: str) -> nn.Module:
+    """Return the network that a function or class of somebody else's makes. Raises SpecificationError."""
+    factory = imported("model.encoder.backbone", path)
+    try:
+        model = factory()
+    except Exception as exc:  # anything can go wrong in it
+        raise SpecificationError("model.encoder.backbone", f"{path} can't be made ({type(exc).__name__}: {exc})") from exc
+    if not isinstance(model, nn.Module):
+        raise SpecificationError("model.encoder.backbone", f"{path} makes no torch.nn.Module")
+    return model
+
+
+def _downloaded(name: str, entry: Any) -> nn.Module:
+    """Return a torchvision model; its weights are fetched and checked by torchvision, once. Raises SpecificationError."""
+    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    if entry is not None:
+        try:
+            model.load_state_dict(entry.get_state_dict(progress=False, check_hash=True))
+        except (OSError, RuntimeError) as exc:
+            raise SpecificationError(
+                "model.encoder.weights", f"{entry} can't be fetched ({exc}); name a local file, or none"
+            ) from exc
+    return model
+
+
+def _weights_entry(name: str, weights: str) -> Any:
     choices = torchvision.models.get_model_weights(name)
     if weights not in choices.__members__:
         allowed = ", ".join(["none", *choices.__members__])
         raise SpecificationError("model.encoder.weights", f"{weights!r} is neither a file nor one of {allowed}")
-    return _without_auxiliaries(torchvision.models.get_model(name, weights=choices[weights]))
+    return choices[weights]
+
+
+def _torchvision_weights(name: str, weights: str) -> Any:
+    """Return torchvision's entry for weights that it has, None for others."""
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    choices = torchvision.models.get_model_weights(name)
+    return choices[weights] if weights in choices.__members__ else None
+
+
+def _normalisation(name: str, weights: str) -> tuple[Any, Any]:
+    entry = _torchvision_weights(name, weights)
+    return (MEAN, STD) if entry is None else (entry.transforms().mean, entry.transforms().std)
 
 
 def _load(model: nn.Module, path: Path) -> nn.Module:
@@ -132,6 +265,8 @@ def _without_auxiliaries(model: nn.Module) -> nn.Module:
 def _last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Return the classifier: the last linear layer, or SqueezeNet's last convolution."""
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise SpecificationError("model.encoder.backbone", "it has no linear or convolutional layer to take off")
     return layers[-1]
 
 

@@ -213,7 +213,7 @@ def test_an_empty_update_makes_a_version_with_the_same_weights() -> None:
 def test_an_update_takes_no_part_of_a_frozen_encoder_along() -> None:
     spec = {
         "input": {"kind": "image", "size": 32},
-        "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "train": "head"},
+        "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "weights": "none", "train": "head"},
         "head": {"name": "classification", "experts": ["linear"]},
     }
     state = LearningState(build_model(spec), SETTINGS)
