@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -20,7 +20,16 @@ from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
 from service.learning.update import Declaration, Item, LearningState
 from service.settings import LearningSettings, Settings
-from service.store import CheckpointStore, CorruptCheckpoint, DataDirectoryError, Entry, FeedbackLog, Part, Version
+from service.store import (
+    CheckpointStore,
+    CorruptCheckpoint,
+    DataDirectoryError,
+    Entry,
+    FeatureStore,
+    FeedbackLog,
+    Part,
+    Version,
+)
 
 Shaping = dict[str, Any]
 """The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
@@ -114,10 +123,19 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     return {"torch": torch.__version__, "machine": platform.machine(), "device": device, "threads": threads}
 
 
-def item(kind: InputKind, entry: Entry) -> Item:
-    """Make an entry of the log ready to learn from. Raises InstanceError."""
+def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item:
+    """Make an entry of the log ready to learn from; its instance is left out where it is `encoded`. Raises InstanceError."""
     answer = None if entry.answer is None else json.loads(entry.answer)
-    return Item(kind.prepare(kind.load(entry.instance)), json.loads(entry.label), entry.weight, answer)
+    prepared = None if entry.seq in encoded else kind.prepare(kind.load(entry.instance))
+    return Item(prepared, json.loads(entry.label), entry.weight, answer)
+
+
+def recall_features(state: LearningState, store: FeatureStore, seqs: Iterable[int]) -> None:
+    """Have the state know what was said of these items, as far as the store knows it."""
+    if state.model.encoder.frozen:
+        unknown = [seq for seq in seqs if seq not in state.features]
+        for seq, stored in store.fetch(unknown).items():
+            state.features[seq] = torch.frombuffer(bytearray(stored), dtype=torch.float32).to(state.model.device)
 
 
 def declaration(entry: Entry) -> Declaration:

@@ -30,15 +30,17 @@ from service.checkpointing import (
     item,
     load_state,
     of_one_kind,
+    recall_features,
 )
 from service.learning.gate import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearnerSettings
-from service.store import CheckpointStore, Entry, FeedbackLog, Part, StoreError, StoreUnavailable, Version
+from service.store import CheckpointStore, Entry, FeatureStore, FeedbackLog, Part, StoreError, StoreUnavailable, Version
 
 log = logging.getLogger(__name__)
 
 NOTHING: Mapping[int, str] = MappingProxyType({})
+NO_FEATURES: Mapping[int, bytes] = MappingProxyType({})
 
 POLL_SECONDS = 5.0  # the safety net under the bell
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between tries while the store fails
@@ -51,11 +53,19 @@ class Learner:
     """
 
     def __init__(
-        self, shaping: Shaping, settings: LearnerSettings, feedback: FeedbackLog, checkpoints: CheckpointStore, attempts: Path
+        self,
+        shaping: Shaping,
+        settings: LearnerSettings,
+        *,
+        feedback: FeedbackLog,
+        features: FeatureStore,
+        checkpoints: CheckpointStore,
+        attempts: Path,
     ) -> None:
         self._shaping = shaping
         self._settings = settings
         self._feedback = feedback
+        self._features = features
         self._checkpoints = checkpoints
         self._attempts = AttemptFile(attempts)
         self._suspicion, self._interrupted = self._attempts.read()
@@ -126,13 +136,18 @@ class Learner:
             self._commit(seqs, CLASSES, started)
             return
         steps = self._state.plan([entry.seq for entry in entries])
-        self._state.update(steps, self._items(entries, steps))
-        self._commit(seqs, UPDATE, started, steps=steps)
+        items = self._items(entries, steps)
+        known = set(self._state.features)
+        self._state.update(steps, items)
+        added = {seq: self._state.features[seq].cpu().numpy().tobytes() for seq in self._state.features.keys() - known}
+        self._commit(seqs, UPDATE, started, steps=steps, features=added)
 
     def _items(self, entries: Sequence[Entry], steps: Sequence[Step]) -> dict[int, Item]:
         rehearsed = self._feedback.fetch(sorted({seq for step in steps for seq in step.rehearsed}))
+        recall_features(self._state, self._features, rehearsed)
         kind = self._state.model.input
-        return {entry.seq: item(kind, entry) for entry in (*entries, *rehearsed.values())}
+        items = {seq: item(kind, entry, encoded=self._state.features) for seq, entry in rehearsed.items()}
+        return items | {entry.seq: item(kind, entry) for entry in entries}
 
     def _failed(self, attempt: Attempt, reason: str, *, certain: bool) -> None:
         """Narrow the suspicion down, or set the one item aside that is left of it."""
@@ -158,12 +173,13 @@ class Learner:
         *,
         steps: Sequence[Step] = (),
         quarantined: Mapping[int, str] = NOTHING,
+        features: Mapping[int, bytes] = NO_FEATURES,
     ) -> None:
         """Hand the new version to the disk: the next update computes while this one is written."""
         row = self._row(seqs, reason, steps, quarantined)
         files = self._files()
         self._finish_commit()
-        self._committing = self._disk.submit(self._write, row, files, started)
+        self._committing = self._disk.submit(self._write, row, files, features, started)
         self._applied = seqs[1]
 
     def _finish_commit(self) -> None:
@@ -172,7 +188,11 @@ class Learner:
         if committing is not None:
             committing.result()
 
-    def _write(self, row: Mapping[str, Any], files: Mapping[Part, bytes], started: float) -> None:
+    def _write(
+        self, row: Mapping[str, Any], files: Mapping[Part, bytes], features: Mapping[int, bytes], started: float
+    ) -> None:
+        if features:
+            self._features.put(features)
         parts = {"frozen": self._frozen, **self._put(files)}
         self._checkpoints.commit(Version(**row, parts=parts, sha256=fingerprint(parts)))
         metrics.updates.inc()

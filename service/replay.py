@@ -7,11 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from service.checkpointing import CLASSES, Shaping, available, declaration, environment, fingerprint, item, load_state
+from service.checkpointing import (
+    CLASSES,
+    Shaping,
+    available,
+    declaration,
+    environment,
+    fingerprint,
+    item,
+    load_state,
+    recall_features,
+)
 from service.learner import use_deterministic_torch
 from service.learning.update import LearningState, Step
 from service.settings import LearnerSettings
-from service.store import CheckpointStore, FeedbackLog, Part, StoreError, Version
+from service.store import CheckpointStore, FeatureStore, FeedbackLog, Part, StoreError, Version
 
 PAGE = 500
 
@@ -30,9 +40,17 @@ class Replayed:
 
 
 def replay(
-    shaping: Shaping, settings: LearnerSettings, feedback: FeedbackLog, checkpoints: CheckpointStore, *, after: int = 0
+    shaping: Shaping,
+    settings: LearnerSettings,
+    feedback: FeedbackLog,
+    checkpoints: CheckpointStore,
+    *,
+    features: FeatureStore | None = None,
+    after: int = 0,
 ) -> Iterator[Replayed]:
     """Recompute every version after a stored one, by the steps its row records.
+
+    From version 0 on, what a frozen encoder says is worked out anew; from a later one, `features` has what it said before.
 
     Raises CorruptCheckpoint, ReplayImpossible, and SpecificationError where the learner's device is not here.
     """
@@ -43,6 +61,8 @@ def replay(
     assert start is not None, f"there is no version {after}"
     state = load_state(shaping, settings.device, checkpoints, start)
     for version in ascending(checkpoints, after):
+        if features is not None:
+            recall_features(state, features, {seq for _, rehearsed in version.steps for seq in rehearsed})
         _redo(state, version, feedback)
         identical = state.version == version.version and _fingerprint(state, start) == version.sha256
         yield Replayed(version, identical, here != version.environment)
@@ -61,7 +81,7 @@ def _redo(state: LearningState, version: Version, feedback: FeedbackLog) -> None
     found = feedback.fetch(sorted(seqs))
     if missing := seqs - found.keys():
         raise ReplayImpossible(f"version {version.version} learned from seq {min(missing)}, which the log does not have")
-    state.update(steps, {seq: item(state.model.input, entry) for seq, entry in found.items()})
+    state.update(steps, {seq: item(state.model.input, entry, encoded=state.features) for seq, entry in found.items()})
 
 
 def _fingerprint(state: LearningState, start: Version) -> str:

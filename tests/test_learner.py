@@ -3,31 +3,43 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.checkpointing import Shaping, ShapingDiffers, shaping_of
+from service.demo.pictures import LOOKS, draw
 from service.learner import Learner
 from service.replay import ReplayImpossible, replay
 from service.settings import LearnerSettings, Settings
 from service.store import NewEntry
-from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeatureStore, EmbeddedFeedbackLog
 
-MODEL = {
+MODEL: dict[str, dict[str, object]] = {
     "input": {"kind": "vector", "length": 2},
     "encoder": {"name": "tabular", "hidden": [4]},
     "head": {"name": "classification"},
 }
 
 
+PICTURES: dict[str, dict[str, object]] = {
+    "input": {"kind": "image", "size": 32},
+    "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "weights": "none"},
+    "head": {"name": "classification", "experts": ["linear", "prototype"]},
+}
+
+
 class Workshop:
     """A data directory with a learner that is stepped by hand."""
 
-    def __init__(self, folder: Path, update_items: int = 4, keep: int = 100) -> None:
+    def __init__(
+        self, folder: Path, update_items: int = 4, keep: int = 100, model: dict[str, dict[str, object]] = MODEL
+    ) -> None:
         self.directory = DataDirectory(folder / "data").create()
         self.log = EmbeddedFeedbackLog(self.directory)
+        self.features = EmbeddedFeatureStore(self.directory)
         self.checkpoints = EmbeddedCheckpointStore(self.directory, keep=keep)
         self.shaping: Shaping = shaping_of(
-            Settings.model_validate({"model": MODEL, "learning": {"update_items": update_items}})
+            Settings.model_validate({"model": model, "learning": {"update_items": update_items}})
         )
 
     def send(self, count: int, label: str | None = None) -> None:
@@ -38,7 +50,14 @@ class Workshop:
         self.log.append(entries).result(10)
 
     def learner(self) -> Learner:
-        return Learner(self.shaping, LearnerSettings(), self.log, self.checkpoints, self.directory.suspicion)
+        return Learner(
+            self.shaping,
+            LearnerSettings(),
+            feedback=self.log,
+            features=self.features,
+            checkpoints=self.checkpoints,
+            attempts=self.directory.suspicion,
+        )
 
     def learn(self) -> None:
         learner = self.learner()
@@ -47,6 +66,7 @@ class Workshop:
 
     def close(self) -> None:
         self.log.close()
+        self.features.close()
         self.checkpoints.close()
 
 
@@ -147,3 +167,44 @@ def test_replay_finds_an_entry_that_was_changed_or_taken_out(tmp_path: Path) -> 
             connection.execute("DELETE FROM feedback WHERE seq = 7")
         with pytest.raises(ReplayImpossible, match="version 2 learned from seq 7"):
             list(replay(workshop.shaping, LearnerSettings(), workshop.log, workshop.checkpoints))
+
+
+def send_pictures(workshop: Workshop, count: int) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [draw(LOOKS[number % 6], rng, 32) for number in range(count)]
+    entries = [NewEntry(instance=picture, label=f'"{number % 6}"', digest=b"") for number, picture in enumerate(pictures)]
+    workshop.log.append(entries).result(10)
+
+
+def test_what_a_frozen_encoder_says_is_worked_out_once_and_outlives_a_restart(tmp_path: Path) -> None:
+    """Half is learned in one run, half in the next; a run that never stopped ends in the same bits, and so does replay."""
+    workshop, twin = (Workshop(tmp_path / name, update_items=3, model=PICTURES) for name in ("stopped", "whole"))
+    with closing(workshop), closing(twin):
+        for each in (workshop, twin):
+            send_pictures(each, 18)
+        learner = workshop.learner()
+        for _ in range(3):
+            learner.step()
+        learner.stop()
+        learner.run()  # it leaves with what is under way committed
+        workshop.learn()
+        twin.learn()
+        assert len(workshop.features.fetch(range(1, 19))) == 18
+        assert workshop.features.fetch([5, 14]) == twin.features.fetch([5, 14])
+        ends = [each.checkpoints.latest() for each in (workshop, twin)]
+        assert ends[0] is not None
+        assert ends[1] is not None
+        assert ends[0].sha256 == ends[1].sha256
+        for after in (0, 4):
+            replayed = list(
+                replay(
+                    workshop.shaping,
+                    LearnerSettings(),
+                    workshop.log,
+                    workshop.checkpoints,
+                    features=workshop.features,
+                    after=after,
+                )
+            )
+            assert len(replayed) == 6 - after
+            assert all(each.identical for each in replayed)

@@ -27,6 +27,7 @@ class Item:
     """One labelled instance, ready to learn from."""
 
     prepared: Any
+    """None where what a frozen encoder says of it is known already."""
     label: Label
     weight: float = 1.0
     answer: Answer | None = None
@@ -71,6 +72,8 @@ class LearningState:
         self.prequential = Prequential(settings.window, settings.fading)
         self.drift = DriftResponse(settings)
         self.version = 0
+        self.features: dict[int, Tensor] = {}
+        """What a frozen encoder said of items, by sequence number: worked out when they are new, then only looked up."""
 
     def plan(self, seqs: Sequence[int]) -> list[Step]:
         """Cut new items into optimizer steps and pick what each rehearses."""
@@ -95,6 +98,7 @@ class LearningState:
         """
         seqs = [seq for step in steps for seq in step.new]
         scores: Scores = {}
+        self._forget_features()
         if seqs:
             with torch_randomness_for(self.settings.seed, self.version + 1), subnormals_as_zero():
                 scores = self._learn(steps, items, seqs)
@@ -118,6 +122,7 @@ class LearningState:
         known = len(head.labels)
         with torch.no_grad():
             features = self.model.encoder(batch)
+            self._hold(seqs, features)
             outputs = head(features) if head.ready else None
             scores = head.scores(outputs, labels)
             head.admit(labels)
@@ -147,16 +152,37 @@ class LearningState:
     def _step(self, step: Step, items: Mapping[int, Item]) -> None:
         if self.optimizer.idle:
             return
-        taken = [items[seq] for seq in (*step.new, *step.rehearsed)]
-        batch = self.model.collate([item.prepared for item in taken])
+        seqs = (*step.new, *step.rehearsed)
+        taken = [items[seq] for seq in seqs]
         weights = torch.tensor([item.weight for item in taken], device=self.model.device)  # [batch]
         fresh = torch.arange(len(taken), device=self.model.device) < len(step.new)  # [batch]
-        self.model.encoder.train_on(len(taken))
-        losses = self.model.head.loss(self.model.encoder(batch), [item.label for item in taken], fresh)  # [batch]
+        losses = self.model.head.loss(self._encoded(seqs, taken), [item.label for item in taken], fresh)  # [batch]
         # A step on fewer new items is shorter in proportion (the linear scaling rule, Goyal et al. 2017).
         scale = 1.0 if self._warms_up else len(step.new) / self.settings.step_items
         self.optimizer.step((losses * weights).sum() / len(taken), scale)
         self.average.take(scale)
+
+    def _encoded(self, seqs: Sequence[int], items: Sequence[Item]) -> Tensor:
+        """Return the features of items, [items, width], to train on."""
+        if not self.model.encoder.frozen:
+            self.model.encoder.train_on(len(items))
+            encoded: Tensor = self.model.encoder(self.model.collate([item.prepared for item in items]))
+            return encoded
+        unknown = {seq: item.prepared for seq, item in zip(seqs, items, strict=True) if seq not in self.features}
+        if unknown:
+            with torch.no_grad():
+                self._hold(list(unknown), self.model.encoder(self.model.collate(list(unknown.values()))))
+        return torch.stack([self.features[seq] for seq in seqs])
+
+    def _forget_features(self) -> None:
+        """Let go of what can't be rehearsed any more, now and then."""
+        if len(self.features) > 4 * self.settings.memory:
+            self.features = {seq: self.features[seq] for seq in self.rehearsal.seqs if seq in self.features}
+
+    def _hold(self, seqs: Sequence[int], features: Tensor) -> None:
+        if not self.model.encoder.frozen:
+            return
+        self.features.update(zip(seqs, features.clone(), strict=True))
 
     @property
     def _warms_up(self) -> bool:

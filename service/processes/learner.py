@@ -9,7 +9,7 @@ from functools import partial
 from service.checkpointing import check_log, shaping_of
 from service.learner import Learner
 from service.processes.child import Handover, report, run
-from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeatureStore, EmbeddedFeedbackLog
 
 
 def work(handover: Handover) -> None:
@@ -17,10 +17,18 @@ def work(handover: Handover) -> None:
     settings = handover.settings
     directory = DataDirectory(settings.store.data).open()
     feedback = EmbeddedFeedbackLog(directory)
+    features = EmbeddedFeatureStore(directory)
     checkpoints = EmbeddedCheckpointStore(directory, keep=settings.store.checkpoints)
     check_log(feedback, checkpoints)
     with checkpoints.lead():
-        learner = Learner(shaping_of(settings), settings.learner, feedback, checkpoints, directory.suspicion)
+        learner = Learner(
+            shaping_of(settings),
+            settings.learner,
+            feedback=feedback,
+            features=features,
+            checkpoints=checkpoints,
+            attempts=directory.suspicion,
+        )
 
         def stop(*_: object) -> None:
             learner.stop()
@@ -32,6 +40,7 @@ def work(handover: Handover) -> None:
         report("ready")
         learner.run()
     feedback.close()
+    features.close()
     checkpoints.close()
 
 

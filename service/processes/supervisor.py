@@ -48,6 +48,9 @@ def serve(settings: Settings, started: Callable[[str], None], ready: Callable[[s
     started(url)
     folder = tempfile.mkdtemp(prefix="everlearn-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    # Pretrained weights are fetched once, and stay with what is made of them.
+    for variable, library in (("TORCH_HOME", "torch"), ("HF_HOME", "huggingface")):
+        os.environ.setdefault(variable, str(settings.store.data.absolute() / "downloads" / library))
     try:
         return Supervisor(settings, listener, lambda: ready(url)).run()
     finally:

@@ -88,6 +88,19 @@ class FeedbackLog(Protocol):
         """Write what waits and stop."""
 
 
+class FeatureStore(Protocol):
+    """What a frozen encoder said of the instances in the log, by sequence number: the bits that learning went on with."""
+
+    def put(self, features: Mapping[int, bytes]) -> None:
+        """Bring features to stable storage, before the version that was made with them. Raises StoreUnavailable."""
+
+    def fetch(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the features of these sequence numbers; an unknown one is absent."""
+
+    def close(self) -> None:
+        """Release what is open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the join needs to know of a prediction."""

@@ -222,3 +222,17 @@ def test_an_update_takes_no_part_of_a_frozen_encoder_along() -> None:
     learn(state, {seq: Item(pixels[seq - 1], f"{seq % 2}") for seq in range(1, 7)}, 1, 6)
     assert state.frozen_bytes() == frozen
     assert len(state.model_bytes()) < len(frozen) / 10
+
+
+def test_a_frozen_encoder_looks_at_each_item_once() -> None:
+    spec = {
+        "input": {"kind": "image", "size": 32},
+        "encoder": {"name": "torchvision", "backbone": "mobilenet_v3_small", "weights": "none", "train": "head"},
+        "head": {"name": "classification", "experts": ["linear"]},
+    }
+    state = LearningState(build_model(spec), SETTINGS)
+    seen: list[int] = []
+    state.model.encoder.register_forward_hook(lambda *call: seen.append(len(call[-1])))
+    pixels = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    learn(state, {seq: Item(pixels[seq - 1], f"{seq % 2}") for seq in range(1, 10)}, 1, 9)
+    assert sum(seen) == 9

@@ -2,7 +2,15 @@
 
 from service.store.embedded.checkpoints import EmbeddedCheckpointStore
 from service.store.embedded.directory import DataDirectory
+from service.store.embedded.features import EmbeddedFeatureStore
 from service.store.embedded.journal import EmbeddedPredictionJournal
 from service.store.embedded.log import EmbeddedFeedbackLog, fork
 
-__all__ = ["DataDirectory", "EmbeddedCheckpointStore", "EmbeddedFeedbackLog", "EmbeddedPredictionJournal", "fork"]
+__all__ = [
+    "DataDirectory",
+    "EmbeddedCheckpointStore",
+    "EmbeddedFeatureStore",
+    "EmbeddedFeedbackLog",
+    "EmbeddedPredictionJournal",
+    "fork",
+]

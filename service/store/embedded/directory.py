@@ -12,11 +12,12 @@ FORMAT = 3
 
 
 class DataDirectory:
-    """A directory that holds one service's log, journal and checkpoints."""
+    """A directory that holds one service's log, features, journal and checkpoints."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.log = root / "feedback.db"
+        self.features = root / "features.db"
         self.journal = root / "predictions.db"
         self.versions = root / "versions.db"
         self.checkpoints = root / "checkpoints"
