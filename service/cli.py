@@ -35,7 +35,9 @@ class Template(StrEnum):
     record = "record"
     text = "text"
     image = "image"
+    transfer = "transfer"
     zeroshot = "zeroshot"
+    teach = "teach"
 
 
 class Demo(StrEnum):
@@ -43,7 +45,9 @@ class Demo(StrEnum):
 
     digits = "digits"
     sentiment = "sentiment"
+    transfer = "transfer"
     zeroshot = "zeroshot"
+    teach = "teach"
 
 
 class Peers(StrEnum):
@@ -111,14 +115,13 @@ def demo(
     from importlib import import_module
 
     from service.demo.running import DemoFailed, Running
-    from service.templates import render
 
     shown = import_module(f"service.demo.{name.value}")
     with _one_line(DemoFailed, OSError):
         for path in (report, plot):
             if not path.parent.is_dir():
                 raise DemoFailed(f"{path} can't be written: there is no folder {path.parent}")
-        running = Running(render(shown.TEMPLATE), data=data, port=port, console=Console(highlight=False, soft_wrap=True))
+        running = Running(shown.config(), data=data, port=port, console=Console(highlight=False, soft_wrap=True))
         shown.run(running, once=once, report=report, plot=plot)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -38,6 +39,18 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "convolutional"},
         "head": {"name": "classification", "experts": ["bilinear"], "descriptions": "words", "labels": "open"},
     },
+    "transfer": {
+        "input": {"kind": "image"},
+        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
+        "head": {"name": "classification", "experts": ["linear", "prototype"], "labels": "open"},
+    },
+    "teach": {
+        "input": {"kind": "image"},
+        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
+        "head": {"name": "classification", "experts": ["bilinear", "prototype"], "descriptions": "words", "labels": "open"},
+        # What five photos say must be seen at once.
+        "learning": {"average": 0.8, "optimizer": {"name": "adam", "lr": 0.003}},
+    },
     "image": {
         "input": {"kind": "image", "size": 224},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all", "layer_decay": 1.0},
@@ -45,12 +58,15 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "store": {"checkpoints": 10},  # of 180 MB each: the weights, their average, and two moments of Adam
     },
 }
+UNCHANGED: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 ABOUT = {
     "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
     "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
     "text": "Texts of any language, as hashed words and pieces of words.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
-    "image": "Pictures, through a torchvision model. Name its weights to start from a pretrained one.",
+    "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",
+    "teach": "The same, and classes can be described: POST /classes makes one known before its first label.",
+    "image": "Pictures, through a torchvision model that learns as a whole.",
 }
 PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
     "input": ("kind", INPUTS),
@@ -59,17 +75,18 @@ PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
 }
 
 
-def render(template: str) -> str:
-    """Return a template as TOML. What a template leaves at its default stands there as a comment."""
+def render(template: str, changes: Mapping[str, Mapping[str, Any]] = UNCHANGED) -> str:
+    """Return a template as TOML, some sections put in the place of its own. What is left at its default is a comment."""
+    sections = {**TEMPLATES[template], **changes}
     lines = [f"# everlearn.toml: {ABOUT[template]}", *_about_sources()]
     for part, (key, known) in PARTS.items():
-        given = TEMPLATES[template][part]
+        given = sections[part]
         lines += ["", f"[model.{part}]", f"# One of: {', '.join(known)}.", f"{key} = {_toml(given[key])}"]
         lines += _options(options_of(known[given[key]]).model_fields, given, table=f"model.{part}")
     for section, field in Settings.model_fields.items():
         if isinstance(field.default, BaseModel):
             lines += ["", *_comment(field.default.__class__.__doc__ or ""), f"[{section}]"]
-            lines += _options(type(field.default).model_fields, TEMPLATES[template].get(section, {}), table=section)
+            lines += _options(type(field.default).model_fields, sections.get(section, {}), table=section)
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.checkpointing import shaping_of
-from service.cli import app
+from service.cli import Template, app
 from service.settings import Settings, load_settings
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 from tests.running import DIGITS, ROOT, RunningService, everlearn, learn
@@ -38,7 +38,7 @@ def test_the_version_is_the_changelogs_newest() -> None:
     assert newest[1] == version("everlearn")
 
 
-@pytest.mark.parametrize("template", ["digits", "record", "image"])
+@pytest.mark.parametrize("template", list(Template))
 def test_init_writes_a_configuration_that_loads_and_mentions_every_setting(tmp_path: Path, template: str) -> None:
     done = everlearn("init", "--template", template, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.running import ROOT, wait_for
+from tests.running import ROOT, everlearn, wait_for
 
 
 def test_the_demo_learns_and_loses_nothing(demo: tuple[str, str], demo_folder: Path) -> None:
@@ -95,3 +96,42 @@ def test_a_demo_that_could_not_write_its_results_says_so_before_it_runs(tmp_path
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
     assert done.returncode == 78
     assert "nowhere" in done.stderr
+
+
+def shown(name: str, folder: Path) -> dict[str, Any]:
+    """Run a demo to its end; return its report."""
+    paths = ["--report", str(folder / "r.json"), "--plot", str(folder / "c.png")]
+    done = everlearn("demo", name, "--once", "--port", "0", *paths)
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "c.png") as image:
+        assert min(image.size) > 400
+    figures: dict[str, Any] = json.loads((folder / "r.json").read_text())
+    return figures
+
+
+def test_a_class_is_taught_by_a_sentence_and_five_photos(tmp_path: Path) -> None:
+    figures = shown("teach", tmp_path)
+    course = figures["accuracy_after_sentence_and_photos"]
+    assert course[0] > 0.5
+    assert course[-1] > 0.7
+    assert figures["accuracy_on_the_others"] > 0.7
+
+
+@pytest.mark.long
+def test_described_classes_are_answered_among_all_others(tmp_path: Path) -> None:
+    figures = shown("zeroshot", tmp_path)
+    assert figures["unseen_accuracy"] >= 0.85
+    assert figures["harmonic_accuracy"] >= 0.85
+
+
+@pytest.mark.long
+def test_negation_is_learned_in_two_languages(tmp_path: Path) -> None:
+    figures = shown("sentiment", tmp_path)
+    assert figures["accuracy_last_200"] > 0.95
+    assert list(figures["answers"].values()) == ["positive", "negative", "positive"]
+
+
+@pytest.mark.long
+def test_a_pretrained_backbone_needs_fewer_labels(tmp_path: Path) -> None:
+    figures = shown("transfer", tmp_path)
+    assert figures["pretrained"]["accuracy"] > figures["from_nothing"]["accuracy"] + 0.3

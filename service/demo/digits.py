@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from service.curves import draw_curves, sliding_mean
 from service.demo.running import DemoFailed, Running
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from service.templates import render
 from service.verify import consumed, verify_versions
 
-TEMPLATE = "digits"
 SEED = 0
 LAST = 500  # items in `accuracy_last_500`
 LAG_EVERY = 50  # items between two looks at /model
@@ -39,6 +39,11 @@ class Stream:
     predict_ms: list[float] = field(default_factory=list)
     feedback_to_served_ms: list[float] = field(default_factory=list)
     seconds: float = 0.0
+
+
+def config() -> str:
+    """Return the configuration."""
+    return render("digits")
 
 
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:

@@ -14,11 +14,16 @@ from rich.progress import track
 from service.curves import draw_curves, sliding_mean
 from service.demo.reviews import reviews
 from service.demo.running import Running
+from service.templates import render
 
-TEMPLATE = "text"
 ITEMS = 1200
 LAST = 200  # items in `accuracy_last_200`
 ASKED = ("The plot was not bad at all.", "Der Film war überhaupt nicht überzeugend.", "A joy, and fast!")
+
+
+def config() -> str:
+    """Return the configuration."""
+    return render("text")
 
 
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:

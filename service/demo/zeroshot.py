@@ -15,8 +15,8 @@ from rich.progress import Progress
 from service.curves import draw_curves
 from service.demo.pictures import LOOKS, Look, draw
 from service.demo.running import Running
+from service.templates import render
 
-TEMPLATE = "zeroshot"
 SIZE = 32  # pixels, as the template has it
 HELD_BACK = 18  # classes that never get a label
 LABELS = 4800
@@ -25,6 +25,11 @@ CHECK_EVERY = 480  # labels
 CHECKED = 4  # pictures of each class in a check
 
 Pictures = list[tuple[Look, bytes]]
+
+
+def config() -> str:
+    """Return the configuration."""
+    return render("zeroshot")
 
 
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
