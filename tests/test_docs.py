@@ -25,6 +25,6 @@ def test_an_example_runs_as_it_stands(code: str, capsys: pytest.CaptureFixture[s
 
 def test_the_notebook_example_learns() -> None:
     names: dict[str, Any] = {}
-    (example,) = (each.values[0] for each in EXAMPLES if each.id == "learning-0")
+    (example,) = (each.values[0] for each in EXAMPLES if each.id == "learning.md-0")
     exec(example, names)  # type: ignore[arg-type]
     assert names["state"].metrics()["accuracy"] > 0.85
