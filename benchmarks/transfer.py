@@ -95,6 +95,7 @@ def digits() -> None:
         for name, options in (
             ("pretrained on the other half, frozen", f'weights = "{weights}"\n'),
             ("the same, its last two blocks learn", f'weights = "{weights}"\ntrain = 2\n'),
+            ("the same, all of it learns", f'weights = "{weights}"\ntrain = "all"\n'),
             ("from scratch", 'weights = "none"\ntrain = "all"\nlayer_decay = 1.0\n'),
         ):
             with service(resnet + options + HEAD) as client:
