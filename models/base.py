@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import LabelError, SpecificationError
+from models.errors import LabelError, NotExplainable, SpecificationError
 from models.experts.base import Embed, Expert
 from models.inputs import Batch, InputKind, Text
 
@@ -38,6 +38,10 @@ class Encoder(nn.Module, ABC):
     def train_on(self, size: int) -> None:
         """Enter training mode for a step on `size` instances."""
         self.train()
+
+    def means(self) -> Tensor | None:
+        """Return the running mean of each number of an instance, [numbers], where the encoder keeps them: a baseline."""
+        return None
 
     @property
     def frozen(self) -> bool:
@@ -70,6 +74,8 @@ class Head(nn.Module, ABC):
     """Pydantic model of an answer without its id, for the OpenAPI document."""
     own_texts: bool = False
     """Whether the model's own encoder reads the descriptions of classes: its input must be texts."""
+    explains: str = ""
+    """What `explained` returns, by name."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -117,6 +123,13 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
+
+    def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
+        """Return the number that an explanation shares out over the parts of an instance, [batch].
+
+        Raises LabelError for a label that the head does not know, and NotExplainable.
+        """
+        raise NotExplainable(f"the head {type(self).__name__} does not say which number explains its answers")
 
     def kept(self, answer: Answer) -> Answer:
         """Return what of an answer is kept until its label comes: what `judge` needs, and little more."""

@@ -21,6 +21,10 @@ class InstanceError(ModelError):
     """An instance that the model's input kind can't take."""
 
 
+class NotExplainable(ModelError):
+    """An input kind without parts, or a head that does not say which number explains it."""
+
+
 class LabelError(ModelError):
     """A label that the model's head can't take."""
 

@@ -25,7 +25,9 @@ from pydantic_core import from_json, to_json
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from models.errors import InstanceError, SpecificationError
+from models.errors import InstanceError, NotExplainable, SpecificationError
+from models.parts import Parts, field_parts, number_parts, text_parts
+from models.patches import patch_parts
 
 Batch = Mapping[str, Tensor]
 
@@ -73,6 +75,12 @@ class InputKind(Protocol):
     def collate(self, prepared: Sequence[Any]) -> Batch:
         """Stack prepared instances into named tensors, batch first."""
 
+    def parts(self, instance: Any, means: Sequence[float] | None) -> Parts:
+        """Cut an instance into parts to explain it by. `means`, of its numbers, where the encoder knows them.
+
+        Raises InstanceError, and NotExplainable where the kind has no parts.
+        """
+
 
 class JsonKind:
     """What the kinds share whose instances are stored as the JSON they came as."""
@@ -95,6 +103,9 @@ class JsonKind:
     def prepare(self, instance: Any) -> Any:
         return instance
 
+    def parts(self, instance: Any, means: Sequence[float] | None) -> Parts:
+        raise NotExplainable(f"an instance of the kind {type(self).__name__} has no parts to attribute to")
+
 
 class Vector(JsonKind):
     """A list of `length` finite numbers."""
@@ -110,6 +121,10 @@ class Vector(JsonKind):
         """Return {"numbers": float64 [batch, length]}."""
         numbers = torch.tensor(prepared, dtype=torch.float64)
         return {"numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT)}
+
+    def parts(self, instance: list[float], means: Sequence[float] | None) -> Parts:
+        """Each number is a part."""
+        return number_parts(instance, means)
 
 
 FieldType = Literal["number", "string", "boolean"]
@@ -147,6 +162,10 @@ class Record(JsonKind):
             "numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT),
             "strings": torch.tensor(codes, dtype=torch.int64).reshape(len(prepared), len(self.strings)),
         }
+
+    def parts(self, instance: Mapping[str, Any], means: Sequence[float] | None) -> Parts:
+        """Each field that is there is a part."""
+        return field_parts(instance)
 
 
 def _number(value: float | bool | None) -> float:
@@ -214,6 +233,10 @@ class Text:
             "text": torch.frombuffer(bytearray(padded or b"\0"), dtype=torch.uint8)[: len(padded)].view(len(prepared), longest),
             "bytes": torch.tensor([len(text) for text in prepared], dtype=torch.int64),
         }
+
+    def parts(self, instance: str, means: Sequence[float] | None) -> Parts:
+        """Each word and each sign is a part."""
+        return text_parts(instance, self.prepare)
 
 
 def texts_of(batch: Batch) -> list[str]:
@@ -289,24 +312,32 @@ class Picture:
 
     def prepare(self, instance: bytes) -> Tensor:
         """Decode to uint8 [3, size, size], upright by its EXIF orientation. Raises InstanceError."""
-        with self._open(instance) as image:
-            try:
-                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-            except BROKEN as exc:
-                raise InstanceError("the picture is broken and can't be decoded") from exc
-        return torch.from_numpy(np.array(self._scaled(upright))).permute(2, 0, 1)  # [3, size, size]
+        scaled = self._middle(self._decode(instance)).resize((self.size, self.size), self.resampling)
+        return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)  # [3, size, size]
 
     def collate(self, prepared: Sequence[Tensor]) -> Batch:
         """Return {"pixels": uint8 [batch, 3, size, size]}."""
         return {"pixels": torch.stack(list(prepared))}
 
-    def _scaled(self, picture: Image.Image) -> Image.Image:
+    def parts(self, instance: bytes, means: Sequence[float] | None) -> Parts:
+        """Each square patch of a grid is a part."""
+        return patch_parts(self.prepare(instance), lambda: self._middle(self._decode(instance)))
+
+    def _decode(self, instance: bytes) -> Image.Image:
+        """Return the whole picture in RGB, upright by its EXIF orientation."""
+        with self._open(instance) as image:
+            try:
+                return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+            except BROKEN as exc:
+                raise InstanceError("the picture is broken and can't be decoded") from exc
+
+    def _middle(self, picture: Image.Image) -> Image.Image:
+        """Return what the model is to see of a picture, before it is scaled: a picture of 1 x 20,000 must not be blown up."""
         if self.resize is None:
-            return picture.resize((self.size, self.size), self.resampling)
-        # The middle is cut out first, at the same scale: a picture of 1 x 20,000 pixels must not be blown up.
-        side = min(picture.size) * self.size / self.resize
-        left, top = (picture.width - side) / 2, (picture.height - side) / 2
-        return picture.resize((self.size, self.size), self.resampling, box=(left, top, left + side, top + side))
+            return picture
+        side = max(1, round(min(picture.size) * self.size / self.resize))
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        return picture.crop((left, top, left + side, top + side))
 
     def _open(self, payload: bytes) -> Image.Image:
         """Read the header only, so that the size is known before any pixel is decoded."""

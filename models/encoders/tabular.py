@@ -73,6 +73,10 @@ class Tabular(Encoder):
         if self.strings:
             self.vocabulary.observe(batch["strings"])
 
+    def means(self) -> Tensor:
+        """Return the running mean of each number, float64 [numbers]."""
+        return self.moments.mean
+
     def forward(self, batch: Batch) -> Tensor:
         """Return features [batch, width]."""
         features = torch.cat([*self._plain(batch), *self._expanded(batch)], dim=1)

@@ -49,6 +49,7 @@ class Classification(Head):
     label_type = LabelName | LabelNumber
     example_label = "cat"
     answer_type = ClassAnswer
+    explains = "log_odds"
 
     last_seen: Tensor
     observed: Tensor
@@ -223,6 +224,17 @@ class Classification(Head):
         return [
             {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
         ]
+
+    def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
+        """Return the log odds of a class against all others, float64 [batch]; the only class has none, and 0 here."""
+        index = self.classes.get(str(label))
+        if index is None:
+            raise LabelError(f"{label!r} is not one of the known labels")
+        answered = self._answered(outputs).double()  # [batch, classes]
+        if answered.shape[1] == 1:
+            return answered.new_zeros(len(answered))
+        others = torch.cat([answered[:, :index], answered[:, index + 1 :]], 1)
+        return answered[:, index] - others.logsumexp(1)
 
     def kept(self, answer: Answer) -> Answer:
         """Return the scores of the likeliest classes, and how many classes there were."""

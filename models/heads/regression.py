@@ -39,6 +39,7 @@ class Regression(Head):
     label_type = Annotated[float, Strict(), Field(allow_inf_nan=False)]
     example_label = 3.2
     answer_type = ValueAnswer
+    explains = "value"
 
     def __init__(
         self,
@@ -109,6 +110,13 @@ class Regression(Head):
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Return the predicted number of each item."""
         return [{"value": value} for value in self.mix(outputs).tolist()]
+
+    def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
+        """Return the predicted number of each item, float64 [batch]."""
+        if label is not None:
+            raise LabelError("a regression has one number to explain: leave the label out")
+        mixed: Tensor = self.mix(outputs)
+        return mixed
 
     def kept(self, answer: Answer) -> Answer:
         """Return the number."""
