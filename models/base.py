@@ -139,8 +139,10 @@ class Head(nn.Module, ABC):
         """Return the scores of an answer that was served, as far as what was kept of it tells them."""
         return {}
 
-    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
-        """Take items into running statistics after they were judged by `outputs` (None where the head was not ready).
+    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label], weights: Tensor) -> None:
+        """Take items, with weights [batch], into running statistics.
+
+        They have been judged by `outputs` (None where the head was not ready).
 
         Called by the learner only, before it trains; every label has been admitted.
         """

@@ -41,7 +41,7 @@ def classification_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
 def seen_and_unseen(columns: Mapping[str, Tensor]) -> dict[str, float]:
     """Return accuracy on classes with labels, on those without any so far, and their harmonic mean (Xian et al. 2017)."""
     accuracy, unseen = (columns[name].double().cpu().numpy() for name in ("accuracy", "unseen"))
-    on_unseen, on_seen = _mean(unseen), _mean(accuracy[np.isnan(unseen)])
+    on_unseen, on_seen = _mean(accuracy[unseen == 1]), _mean(accuracy[unseen != 1])
     total = on_seen + on_unseen
     harmonic = 2 * on_seen * on_unseen / total if total > 0 else total
     return {"seen_accuracy": on_seen, "unseen_accuracy": on_unseen, "harmonic_accuracy": harmonic}

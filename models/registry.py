@@ -90,7 +90,7 @@ def part(field: str, key: str, known: Mapping[str, Any], specification: Specific
 def _preferred(given: Specification | None, encoder: Specification) -> Specification | None:
     """Return an input's options with those filled in that its encoder's weights were made for."""
     prefers = getattr(ENCODERS[encoder["name"]], "preferred_input", None)
-    if prefers is None or given is None or given.get("kind") != Picture.kind:
+    if prefers is None or given is None or given.get("kind") != Picture.kind or given.keys() & {"size", "resize"}:
         return given
     return {**prefers(encoder), **given}
 

@@ -147,3 +147,15 @@ def declaration(entry: Entry) -> Declaration:
 def of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
     """Return the entries up to the first of another kind: an update takes labels, or classes."""
     return list(takewhile(lambda entry: entry.kind == entries[0].kind, entries))
+
+
+def check_features(state: LearningState, store: FeatureStore) -> None:
+    """Recall what was said of all that may be rehearsed. Raises DataDirectoryError where some of it is lost."""
+    if not state.model.encoder.frozen:
+        return
+    recall_features(state, store, state.rehearsal.seqs)
+    if lost := set(state.rehearsal.seqs) - state.features.keys():
+        raise DataDirectoryError(
+            f"what the frozen encoder said of seq {min(lost)} and {len(lost) - 1} other items is lost: put features.db back, as"
+            " old as the versions are. Worked out anew it would not be the same to the bit, and no replay would be"
+        )

@@ -22,6 +22,7 @@ from service.checkpointing import (
     UPDATE,
     Shaping,
     available,
+    check_features,
     check_shaping,
     declaration,
     environment,
@@ -49,7 +50,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between tries while the store 
 class Learner:
     """Turns feedback into versions. Whoever makes one holds `CheckpointStore.lead`.
 
-    Raises SpecificationError, ShapingDiffers or CorruptCheckpoint where it can't start.
+    Raises SpecificationError, ShapingDiffers, CorruptCheckpoint or DataDirectoryError where it can't start.
     """
 
     def __init__(
@@ -241,7 +242,9 @@ class Learner:
         assert recorded is not None, "version 0 and the shaping settings are committed as one"
         check_shaping(recorded, self._shaping)
         self._frozen, self._applied = latest.parts["frozen"], latest.last_seq
-        return load_state(self._shaping, self._settings.device, self._checkpoints, latest)
+        state = load_state(self._shaping, self._settings.device, self._checkpoints, latest)
+        check_features(state, self._features)
+        return state
 
     def _reload(self) -> None:
         """Drop a torn state. A commit that is under way may still succeed, so it is waited for."""

@@ -82,12 +82,12 @@ def run(data: Path, output: Path, *, last: int, jobs: int | None) -> bool:
     Raises StoreError, and OSError where the output can't be written.
     """
     console = Console(highlight=False, soft_wrap=True)
-    shaping, seqs = _recorded(data, last)
+    shaping, seqs, declared = _recorded(data, last)
     if len(seqs) < FEWEST_ITEMS:
         raise LogTooShort(f"the log has {len(seqs)} items to compare settings by; it takes {FEWEST_ITEMS}")
     head = first_state(shaping, "cpu").model.head
     searched = int(SEARCHED * len(seqs))
-    tried, verdict = choose(data, shaping, seqs, searched, higher_is_better=head.higher_is_better, jobs=jobs)
+    tried, verdict = choose(data, shaping, seqs, searched, declared=declared, higher_is_better=head.higher_is_better, jobs=jobs)
     console.print(_table(tried, head, searched))
     if verdict is None:
         console.print("nothing was better than the recorded settings; nothing is written")
@@ -106,25 +106,32 @@ def run(data: Path, output: Path, *, last: int, jobs: int | None) -> bool:
 
 
 def choose(
-    data: Path, shaping: Shaping, seqs: Sequence[int], searched: int, *, higher_is_better: bool, jobs: int | None
+    data: Path,
+    shaping: Shaping,
+    seqs: Sequence[int],
+    searched: int,
+    *,
+    declared: Sequence[int] = (),
+    higher_is_better: bool,
+    jobs: int | None,
 ) -> tuple[dict[Change, float], Verdict | None]:
     """Return the mean score of every change that was tried, and the verdict on the best; None where none was better.
 
-    Changes are chosen by the first `searched` items, the rest gives the verdict.
+    Changes are chosen by the first `searched` items, the rest gives the verdict. Classes that were `declared` are in all.
     """
     sign = 1 if higher_is_better else -1
     with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn")) as pool:
         trial = partial(_trials, pool, data, shaping)
-        first = trial(seqs[:searched], [RECORDED, *single(shaping)])
-        means = _means(first, sign)
-        means |= _means(trial(seqs[:searched], together(means, sign)), sign)
+        first = sorted([*declared, *seqs[:searched]])
+        means = _means(trial(first, [RECORDED, *single(shaping)]), sign)
+        means |= _means(trial(first, together(means, sign)), sign)
         best = max(means, key=lambda change: sign * means[change])
         if best == RECORDED:
             return means, None
         seeded = {change: _seeded(shaping, change) for change in (RECORDED, best)}
-        whole = trial(seqs, list(chain.from_iterable(seeded.values())))
+        whole = trial(sorted([*declared, *seqs]), list(chain.from_iterable(seeded.values())))
     # What the seed brings is not the settings' merit: each item's score is the mean over several.
-    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[len(first[RECORDED]) :] for change in seeded}
+    rest = {change: np.mean([whole[each] for each in seeded[change]], axis=0)[searched:] for change in seeded}
     low, high = interval(sign * (rest[best] - rest[RECORDED]))
     return means, Verdict(best, float(rest[RECORDED].mean()), float(rest[best].mean()), low, high)
 
@@ -232,11 +239,8 @@ def _trials(
     return {change: found[change] for change in changes}
 
 
-def _recorded(data: Path, last: int) -> tuple[Shaping, list[int]]:
-    """Return the settings of a data directory and the newest sequence numbers that it has learned from.
-
-    The classes that were declared before these are among them: no setting may be judged without.
-    """
+def _recorded(data: Path, last: int) -> tuple[Shaping, list[int], list[int]]:
+    """Return the settings of a data directory, the newest items that it has learned from, and all declared classes."""
     directory = DataDirectory(data).open()
     checkpoints = EmbeddedCheckpointStore(directory, keep=2)
     shaping = checkpoints.shaping()
@@ -248,7 +252,7 @@ def _recorded(data: Path, last: int) -> tuple[Shaping, list[int]]:
         learned += [seq for new, _ in version.steps for seq in new]
         declared += range(version.first_seq, version.last_seq + 1) if version.reason == CLASSES else ()
     checkpoints.close()
-    return shaping, sorted(declared + learned[-last:])
+    return shaping, learned[-last:], declared
 
 
 def _table(means: Mapping[Change, float], head: Head, items: int) -> Table:

@@ -11,7 +11,7 @@ from service.demo.pictures import LOOKS, draw
 from service.learner import Learner
 from service.replay import ReplayImpossible, replay
 from service.settings import LearnerSettings, Settings
-from service.store import NewEntry
+from service.store import DataDirectoryError, NewEntry
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeatureStore, EmbeddedFeedbackLog
 
 MODEL: dict[str, dict[str, object]] = {
@@ -208,3 +208,13 @@ def test_what_a_frozen_encoder_says_is_worked_out_once_and_outlives_a_restart(tm
             )
             assert len(replayed) == 6 - after
             assert all(each.identical for each in replayed)
+
+
+def test_lost_features_are_told_before_anything_is_learned_with_others(tmp_path: Path) -> None:
+    with closing(Workshop(tmp_path, model=PICTURES)) as workshop:
+        send_pictures(workshop, 6)
+        workshop.learn()
+        with workshop.features._database.write() as connection:
+            connection.execute("DELETE FROM features WHERE seq = 4")
+        with pytest.raises(DataDirectoryError, match=r"seq 4 and 0 other items is lost: put features.db back"):
+            workshop.learner()

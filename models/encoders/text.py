@@ -25,7 +25,7 @@ LENGTH = 40.0  # of a text's features: a step of the optimizer then moves its sc
 Grams = tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def grams_of(text: str, buckets: int) -> Grams:
     """Return the buckets of a text's words, pairs of words and pieces of words, and their damped counts (log(1 + n))."""
     words = words_of(text)
@@ -128,4 +128,4 @@ def embed(model: Any, texts: Sequence[str]) -> Tensor:
         for name, value in model.tokenize(list(texts)).items()
     }
     vectors: Tensor = model(tokens)["sentence_embedding"]
-    return vectors
+    return vectors.float()  # whatever the weights were stored in

@@ -81,12 +81,12 @@ class Backbone(Encoder):
 
     def rates(self) -> dict[str, float]:
         """Return a smaller factor for each block further from the head (Howard and Ruder 2018); adapters have none."""
-        depths = {name: depth for depth, name in enumerate(reversed(self._blocks))}
+        depths = {f"backbone.{part}.": depth for depth, block in enumerate(reversed(self._blocks)) for part in block}
         return {
             name: self.layer_decay**depth
-            for block, depth in depths.items()
+            for prefix, depth in depths.items()
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and name.startswith(f"backbone.{block}.") and "parametrizations" not in name
+            if parameter.requires_grad and name.startswith(prefix) and "parametrizations" not in name
         }
 
     def train_on(self, size: int) -> None:
@@ -102,11 +102,14 @@ class Backbone(Encoder):
         """Return features [batch, width] for uint8 pixels [batch, 3, size, size]."""
         pixels = (batch["pixels"].float() / 255 - self.mean) / self.std
         features: Tensor = self.backbone(pixels)
-        return features.flatten(1)
+        return features.flatten(1).float()
 
     @staticmethod
     def preferred_input(options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of the input that torchvision's weights were evaluated with; none for other weights."""
+        """Return the options of the input that torchvision's weights were evaluated with; none for other weights.
+
+        They belong together: who gives a size of their own gets none of them.
+        """
         entry = _torchvision_weights(options["backbone"], options["weights"])
         if entry is None:
             return {}
@@ -120,43 +123,55 @@ class Backbone(Encoder):
         if train == "all":
             return [self.backbone]
         if train == "lora":
-            for layer in [each for each in self.backbone.modules() if _is_dense(each)]:
-                weight: Any = layer.weight
-                parametrize.register_parametrization(layer, "weight", LowRank(weight, rank))
+            for layer, name in [(each, _dense_weight(each)) for each in self.backbone.modules()]:
+                if name is not None:
+                    parametrize.register_parametrization(layer, name, LowRank(getattr(layer, name), rank))
         if not isinstance(train, int):
             return []
         if train > len(self._blocks):
             raise SpecificationError("model.encoder.train", f"the backbone has {len(self._blocks)} blocks, not {train}")
-        return [self.backbone.get_submodule(name).requires_grad_() for name in self._blocks[-train:]]
+        parts = [part for block in self._blocks[-train:] for part in block]
+        return [self.backbone.get_submodule(name).requires_grad_() for name in parts]
 
     def _moving(self) -> Iterator[str]:
-        """Yield the names of the tensors that an update may change: what is trained, and the statistics beside it."""
+        """Yield the names of the tensors that an update may change: what is trained, and the statistics of what trains."""
+        yield from (name for name, parameter in self.named_parameters() if parameter.requires_grad)
+        trained = {id(part) for module in self._trained for part in module.modules()}
         for name, module in self.named_modules():
-            own = [key for key, parameter in module.named_parameters(recurse=False) if parameter.requires_grad]
-            own += [key for key, _ in module.named_buffers(recurse=False)] if own else []
-            yield from (f"{name}.{key}" for key in own)
+            if id(module) in trained:
+                yield from (f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
 
 
-def _is_dense(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+def _dense_weight(module: nn.Module) -> str | None:
+    """Return the name of the weight that an adapter can stand beside, None where a module has none."""
+    if isinstance(module, nn.MultiheadAttention):
+        return "in_proj_weight" if module.in_proj_weight is not None else None
+    return "weight" if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1) else None
 
 
-def _blocks(model: nn.Module) -> Iterator[str]:
-    """Yield the names of the blocks that a network is a chain of, from the input on: residual blocks, layers, stages.
+def _blocks(model: nn.Module) -> Iterator[list[str]]:
+    """Yield the blocks that a network is a chain of, from the input on, each as the names of its modules.
 
-    Plain containers are looked into, and so is what holds nearly all parameters.
+    A block is a residual block, a layer, a stage: what stands in plain containers, and in what holds nearly all parameters.
+    A normalisation that stands alone belongs to what is before it.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
 
-    def walk(name: str, module: nn.Module) -> Iterator[str]:
+    def walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for child_name, child in module.named_children():
             full, size = f"{name}{child_name}", sum(parameter.numel() for parameter in child.parameters())
             if type(child) in {nn.Sequential, nn.ModuleList} or size > TRUNK * total:
                 yield from walk(f"{full}.", child)
             elif size:
-                yield full
+                yield full, child
 
-    return walk("", model)
+    block: list[str] = []
+    for name, module in walk("", model):
+        if block and any(parameter.dim() > 1 for parameter in module.parameters()):
+            yield block
+            block = []
+        block.append(name)
+    yield block
 
 
 def _build(name: str, weights: str) -> nn.Module:

@@ -29,8 +29,8 @@ class Expert(nn.Module, ABC):
     def resize(self, outputs: int) -> None:
         """Have this many outputs: new ones start knowing nothing, the first stay as they are."""
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
-        """Take new items, [batch, width], and their class indices, [batch], into what is kept in buffers."""
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Take new items, [batch, width], their class indices and weights, [batch], into what is kept in buffers."""
 
     def knows(self, last_seen: Tensor, observed: Tensor) -> Tensor:
         """Return which classes it can speak of, bool [classes], by when they were last seen, int64 [classes], of all items."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.experts.base import Expert, resized
 
-SMOOTHING = 0.1  # added to each count, in units of an even spread of one item over all features
+SMOOTHING = 0.1  # added to each count, in units of the mean of all counts
 LENGTH = 20.0  # of an item: words of one text do not come independently, so that all of them must not be believed in full
 
 
@@ -28,10 +28,10 @@ class Bayes(Expert):
         likelihoods = (counts / counts.sum(1, keepdim=True)).log()
         return LENGTH * _spread(features) @ likelihoods.T + (self.items + 1).log()
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
-        """Count the items' features in, each item as one."""
-        self.sums.index_add_(0, targets, _spread(features))
-        self.items.index_add_(0, targets, torch.ones_like(targets, dtype=self.items.dtype))
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Count the items' features in, each item by its weight."""
+        self.sums.index_add_(0, targets, weights.unsqueeze(1) * _spread(features))
+        self.items.index_add_(0, targets, weights)
 
     def resize(self, outputs: int) -> None:
         """Have this many outputs."""

@@ -121,6 +121,7 @@ class Bilinear(Expert):
     def __init__(self, width: int, outputs: int, *, texts: ClassTexts, aligned: bool) -> None:
         """Start with W = 0, or, where instances and descriptions are `aligned` in one space, with their cosine."""
         super().__init__()
+        self.aligned = aligned
         self.texts = texts
         self.weight = nn.Parameter(SHARPNESS * torch.eye(texts.width) if aligned else torch.zeros(texts.width, width))
         self.vectors = nn.Parameter(torch.zeros(0, texts.width))
@@ -138,7 +139,7 @@ class Bilinear(Expert):
         """Which classes were described and have had no label, bool [classes]."""
         return self.described & ~self.seen
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Move the margin by the items of classes that had labels before, and note which classes have labels now."""
         known = self.seen[targets]
         if self.unseen.any() and known.any():
@@ -156,7 +157,8 @@ class Bilinear(Expert):
 
     def _compared(self, features: Tensor) -> Tensor:
         classes = torch.where(self.described.unsqueeze(1), self.texts(), self.vectors)
-        return F.linear(F.linear(features, self.weight), classes)
+        compared = F.normalize(features) if self.aligned else features
+        return F.linear(F.linear(compared, self.weight), classes)
 
     def knows(self, last_seen: Tensor, observed: Tensor) -> Tensor:
         """Return which classes it can speak of: those that were described or have had labels, bool [classes]."""

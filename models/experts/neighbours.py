@@ -65,7 +65,7 @@ class ClassNeighbours(Expert):
         """Have this many outputs."""
         self.outputs = outputs
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Remember new items and their class indices."""
         self.items.observe(features, targets)
 

@@ -28,9 +28,9 @@ class Prototype(Expert):
         means = F.normalize(self.sums + PRIOR_ITEMS * self.described)
         return SHARPNESS * F.normalize(features.detach()) @ means.T
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
-        """Add the items, each scaled to length 1."""
-        self.sums.index_add_(0, targets, F.normalize(features.detach()))
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Add the items, each scaled to the length of its weight."""
+        self.sums.index_add_(0, targets, weights.unsqueeze(1) * F.normalize(features.detach()))
 
     def describe(self, index: int, vector: Tensor) -> None:
         """Start a class from its description, [width], in the space of the instances."""

@@ -26,6 +26,7 @@ from models.metrics import classification_metrics, seen_and_unseen
 from models.mixing import FLOOR, NOTHING, LogisticMix, by_name, let_sleep
 
 PRIOR_ITEMS = 10  # that each class is taken to have had beside its own: one label alone must not weigh as a rare class
+WIDEST_ALIGNED = 4096  # features whose square W can have
 KEPT_SCORES = 10  # of an answer, until its label comes
 
 LabelName = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
@@ -65,7 +66,8 @@ class Classification(Head):
         experts: ClassExperts = list(DEFAULT_EXPERTS),  # noqa: B006  # read only
         hidden: Hidden = [128, 128],  # noqa: B006
         labels: Annotated[
-            Literal["open", "closed"], Field(description='"open": an undeclared label becomes a new class.')
+            Literal["open", "closed"],
+            Field(description='"open": an undeclared label becomes a new class. "closed": only POST /classes makes one.'),
         ] = "open",
         classes: Annotated[list[LabelName], Field(description="Classes that are known from the start.")] = [],  # noqa: B006
         max_classes: Annotated[PositiveInt, Field(description="A label that would make more is quarantined.")] = 1000,
@@ -182,23 +184,22 @@ class Classification(Head):
         mixed = self._answered(outputs)  # [batch, classes]
         best, predicted = mixed.max(1)
         log_loss = -mixed.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
-        right = (predicted == targets).float()
         return {
-            "accuracy": right,
+            "accuracy": (predicted == targets).float(),
             "log_loss": torch.where(targets >= 0, log_loss, torch.nan),
             "predicted": predicted.float(),
             "confidence": best.exp(),
-            **self._zero_shot(targets, right),
+            **self._unseen(targets),
         }
 
-    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
+    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label], weights: Tensor) -> None:
         """Move the weights of the experts by what they said, and let the experts take the items in."""
         targets = self.targets(labels)
         if outputs is not None:
             known = targets < outputs.shape[2]  # the others were met for the first time: nobody could know them
             self.mix.observe(outputs[known], targets[known])
         for expert in self.experts:
-            expert.observe(features, targets)
+            expert.observe(features, targets, weights)
         self.last_seen[targets] = torch.arange(len(targets), device=targets.device) + self.observed + 1
         self.observed += len(targets)
         ages = torch.arange(len(targets) - 1, -1, -1, device=targets.device, dtype=torch.float64)
@@ -278,12 +279,12 @@ class Classification(Head):
         """Say whether an expert speaks for the others of a class that they do not know."""
         return isinstance(expert, Bilinear) if self._bilinear is not None else expert.memory is None
 
-    def _zero_shot(self, targets: Tensor, right: Tensor) -> Scores:
-        """Return what came of the items whose class had been described and had had no label, as a column of its own."""
+    def _unseen(self, targets: Tensor) -> Scores:
+        """Return, where classes can be described, which items are of a class that was and has had no label."""
         if self._bilinear is None:
             return {}
         unseen = torch.cat([self._bilinear.unseen, self._bilinear.unseen.new_zeros(1)])  # -1, not known, is none of them
-        return {"unseen": torch.where(unseen[targets], right, torch.nan)}
+        return {"unseen": unseen[targets].float()}
 
     def _name(self, classes: Sequence[str]) -> None:
         """Name the classes, keeping what is known of those that were there."""
@@ -337,5 +338,9 @@ def _texts(descriptions: str, width: int) -> ClassTexts:
     if descriptions == "words":
         return Words()
     if descriptions == "encoder":
+        if width > WIDEST_ALIGNED:
+            raise SpecificationError(
+                "model.head.descriptions", f'"encoder" takes {WIDEST_ALIGNED} features at most, and these are {width}'
+            )
         return Vectors(width)
     return Vectors(*sentence_embedding("model.head.descriptions", descriptions))

@@ -91,7 +91,7 @@ class Regression(Head):
         errors = self.mix(outputs) - self.targets(labels)
         return {"mae": errors.abs(), "mse": errors.square()}
 
-    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label]) -> None:
+    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label], weights: Tensor) -> None:
         """Move the weights of the experts by their errors, and let the neighbours take the items in."""
         targets = self.targets(labels)
         if outputs is not None:

@@ -12,12 +12,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import TypeAdapter
 from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
 
 from models.errors import LabelError
 from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
 from service.api.documentation import class_body, problems
-from service.api.problems import CLASS_KNOWN, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem, at
-from service.api.schemas import ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
+from service.api.problems import CLASS_KNOWN, INVALID, KEY_BUSY, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem, at
+from service.api.schemas import ChangedClass, ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
 from service.api.service import Service
 from service.serving.served import Serving
 from service.store import KeyBusy, KeyReused, NewEntry
@@ -25,8 +26,23 @@ from service.store import KeyBusy, KeyReused, NewEntry
 WAIT = 10.0  # seconds for the new version, where the client does not say how long
 
 NEW = TypeAdapter(NewClass)
-CHANGED = TypeAdapter(ClassDescription)
+CHANGED = TypeAdapter(ChangedClass)
 Name = Annotated[str, Path(min_length=1, max_length=200)]
+
+
+class _AnyName(Convertor[str]):
+    """The rest of a path, whatever characters a label has: Starlette's own stops at the end of a line."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("label", _AnyName())
 
 
 def routes(service: Service) -> APIRouter:
@@ -41,7 +57,7 @@ def routes(service: Service) -> APIRouter:
         response.headers["Model-Version"] = str(serving.version.version)
         return ClassList(model_version=serving.version.version, classes=[_known(serving, name) for name in serving.labels])
 
-    @router.get("/classes/{name:path}", response_model=KnownClass, responses=problems(404, 422, 503))
+    @router.get("/classes/{name:label}", response_model=KnownClass, responses=problems(404, 422, 503))
     async def one_class(name: Name, response: Response) -> KnownClass:
         """Show a class of the model that is served."""
         serving = _serving(service)
@@ -54,7 +70,7 @@ def routes(service: Service) -> APIRouter:
         "/classes",
         status_code=201,
         summary="Name a class",
-        responses={201: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 409, 413, 415, 422, 503)},
+        responses={201: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 409, 413, 415, 422, 429, 503)},
         openapi_extra=class_body(NewClass, {"name": "zebra", "description": "a horse with black and white stripes"}),
     )
     async def new_class(request: Request) -> Response:
@@ -63,27 +79,26 @@ def routes(service: Service) -> APIRouter:
         _check(service, sent.name, sent)
         if sent.name in _serving(service).labels:
             raise _is_known(sent.name)
-        try:
-            seq = await _append(service, sent.name, sent.texts(), key=sent.name)
-        except (KeyReused, KeyBusy) as exc:
-            raise _is_known(sent.name) from exc
+        service.check_backlog()
+        seq = await _named(service, sent.name, sent.texts())
         location = f"/classes/{quote(sent.name, safe='')}"
         return await _accepted(
             service, request, ClassAccepted(name=sent.name, descriptions=sent.texts(), seq=seq), 201, location
         )
 
     @router.patch(
-        "/classes/{name:path}",
+        "/classes/{name:label}",
         summary="Describe a class anew",
-        responses={200: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 404, 413, 415, 422, 503)},
-        openapi_extra=class_body(ClassDescription, {"descriptions": ["a striped horse", "an animal of the savanna"]}),
+        responses={200: {"model": ClassAccepted, "description": "Durable"}, **problems(400, 404, 413, 415, 422, 429, 503)},
+        openapi_extra=class_body(ChangedClass, {"descriptions": ["a striped horse", "an animal of the savanna"]}),
     )
     async def changed_class(name: Name, request: Request) -> Response:
         """Put descriptions in the place of those that a class has. None leaves it to be learned from labels."""
         sent = parse_json(CHANGED, await _json(request, limit))
-        if name not in _serving(service).labels:
+        if name not in _serving(service).labels and await _waiting(service, name) is None:
             raise _unknown(name)
         _check(service, name, sent)
+        service.check_backlog()
         seq = await _append(service, name, sent.texts(), key=None)
         return await _accepted(service, request, ClassAccepted(name=name, descriptions=sent.texts(), seq=seq), 200)
 
@@ -111,11 +126,12 @@ def _is_known(name: str) -> Problem:
 
 def _check(service: Service, name: str, sent: ClassDescription) -> None:
     """Raise Problem 422 for what the learner could not take."""
-    try:
-        service.model.head.check_class(name, sent.texts())
-    except LabelError as exc:
-        described = "/description" if sent.description is not None else "/descriptions"
-        raise at(described if sent.texts() else "/name", exc) from exc
+    described = "/description" if sent.description is not None else "/descriptions"
+    for pointer, texts in (("/name", []), (described, sent.texts())):
+        try:
+            service.model.head.check_class(name, texts)
+        except LabelError as exc:
+            raise at(pointer, exc) from exc
 
 
 async def _json(request: Request, limit: int) -> bytes:
@@ -124,8 +140,33 @@ async def _json(request: Request, limit: int) -> bytes:
     return await read(request, limit)
 
 
+async def _named(service: Service, name: str, texts: Sequence[str]) -> int:
+    """Bring a new class into the log; return its sequence number. Raises Problem 409 where another request names it."""
+    try:
+        return await _append(service, name, texts, key=name)
+    except KeyBusy as exc:
+        raise Problem(KEY_BUSY, f"{name!r} is being named by another request", headers=RETRY_AFTER) from exc
+    except KeyReused as exc:
+        if await _waiting(service, name) is not None:
+            raise _is_known(name) from exc
+        return await _append(service, name, texts, key=None)  # it was named before, and the learner could not take it
+
+
+async def _waiting(service: Service, name: str) -> int | None:
+    """Return the sequence number of a class that was named, unless it was quarantined."""
+    seq = await asyncio.to_thread(service.feedback.find, "class", name)
+    if seq is None or await _refusal(service, seq) is not None:
+        return None
+    return seq
+
+
+async def _refusal(service: Service, seq: int) -> str | None:
+    """Return why the learner quarantined an entry, None where it did not."""
+    consumer = await asyncio.to_thread(service.checkpoints.consumer_of, seq)
+    return None if consumer is None else consumer.quarantined.get(seq)
+
+
 async def _append(service: Service, name: str, texts: Sequence[str], key: str | None) -> int:
-    """Bring a class into the log. Raises KeyReused where another request has named it."""
     declared = json.dumps({"name": name, "descriptions": list(texts)})
     # A name is given once: the fingerprint is one that no second request can have.
     entry = NewEntry(kind="class", instance=b"", label=declared, digest=os.urandom(16), key=key)
@@ -136,9 +177,14 @@ async def _append(service: Service, name: str, texts: Sequence[str], key: str | 
 async def _accepted(
     service: Service, request: Request, accepted: ClassAccepted, status: int, location: str | None = None
 ) -> Response:
-    wait = wait_of(request)
-    accepted.model_version = await service.served.contains(accepted.seq, WAIT if wait is None else wait)
-    headers = {} if location is None else {"Location": location}
-    if accepted.model_version is not None:
-        headers["Model-Version"] = str(accepted.model_version)
+    asked = wait_of(request)
+    version = await service.served.contains(accepted.seq, WAIT if asked is None else asked)
+    headers = {} if asked is None else {"Preference-Applied": f"wait={asked:g}"}
+    if version is not None:
+        if (reason := await _refusal(service, accepted.seq)) is not None:
+            raise Problem(INVALID, f"the learner could not take the class: {reason}")
+        accepted.model_version = version
+        headers["Model-Version"] = str(version)
+    if location is not None:
+        headers["Location"] = location
     return Response(to_json(accepted, exclude_none=True), status, headers, JSON)

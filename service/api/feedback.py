@@ -15,7 +15,7 @@ from models.base import Label
 from models.errors import InstanceError, LabelError
 from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
 from service.api.documentation import feedback_body, problems
-from service.api.problems import BACKLOG, INVALID, NOT_FOUND, RETRY_AFTER, Fault, Problem, at, of_append
+from service.api.problems import INVALID, NOT_FOUND, Fault, Problem, at, of_append
 from service.api.schemas import Accepted, Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
 from service.api.service import Service
 from service.store import MissingInstance, NewEntry, Prediction
@@ -47,7 +47,7 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         if media_type != JSON:
             raise unsupported(media_type, [JSON])
         sent = parse_json(contract.feedback, await read(request, limits.body_bytes))
-        _check_backlog(service)
+        service.check_backlog()
         entries = await _entries(service, sent, _request_key(request))
         seqs = await asyncio.wrap_future(service.feedback.append(entries))
         return await _accepted(service, seqs, wait_of(request))
@@ -68,14 +68,6 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         return FeedbackStatus(seq=seq, status="quarantined", model_version=consumer.version, reason=reason)
 
     return router
-
-
-def _check_backlog(service: Service) -> None:
-    serving = service.served.now
-    lag = service.feedback.end() - (serving.version.last_seq if serving else 0)
-    if lag >= service.settings.limits.backlog:
-        detail = f"{lag} items wait for the learner"
-        raise Problem(BACKLOG, detail, headers=RETRY_AFTER)
 
 
 async def _accepted(service: Service, seqs: Sequence[int], wait: float | None) -> Response:

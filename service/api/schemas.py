@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter, WithJsonSchema, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from models.base import OnlineModel
 from models.heads.classification import LabelName
 from service.settings import LimitSettings
+
+
+def _no_step(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("this name can't stand in a path")
+    return name
+
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -78,6 +96,8 @@ class FeedbackStatus(BaseModel):
     reason: str | None = None
 
 
+# It stands in a path: no control characters, and no name that a client's URL library takes for a step up.
+ClassName = Annotated[LabelName, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_no_step)]
 Description = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 Descriptions = Annotated[list[Description], Field(max_length=20)]
 
@@ -89,6 +109,12 @@ class ClassDescription(BaseModel):
     description: Description | None = None
     descriptions: Descriptions | None = None
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.description is not None and self.descriptions is not None:
+            raise ValueError("give description or descriptions")
+        return self
+
     def texts(self) -> list[str]:
         """Return all descriptions."""
         return [*([] if self.description is None else [self.description]), *(self.descriptions or [])]
@@ -97,7 +123,17 @@ class ClassDescription(BaseModel):
 class NewClass(ClassDescription):
     """A class that is to be known before its first label."""
 
-    name: LabelName
+    name: ClassName
+
+
+class ChangedClass(ClassDescription):
+    """New descriptions of a class; an empty list leaves it to be learned from labels."""
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if self.description is None and self.descriptions is None:
+            raise ValueError("give description or descriptions")
+        return self
 
 
 class ClassAccepted(BaseModel):

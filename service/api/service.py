@@ -17,7 +17,7 @@ from models.base import OnlineModel
 from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
-from service.api.problems import at
+from service.api.problems import BACKLOG, RETRY_AFTER, Problem, at
 from service.checkpointing import Shaping, available
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
@@ -90,6 +90,13 @@ class Service:
             return await asyncio.gather(*waiting)
         finally:
             self._decoding -= len(instances)
+
+    def check_backlog(self) -> None:
+        """Raise Problem 429 where too much waits for the learner."""
+        serving = self.served.now
+        lag = self.feedback.end() - (serving.version.last_seq if serving else 0)
+        if lag >= self.settings.limits.backlog:
+            raise Problem(BACKLOG, f"{lag} items wait for the learner", headers=RETRY_AFTER)
 
     def _publish(self, serving: Serving) -> None:
         first = self.served.now is None

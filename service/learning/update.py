@@ -127,7 +127,7 @@ class LearningState:
             scores = head.scores(outputs, labels)
             head.admit(labels)
             targets = head.targets(labels)
-            head.observe(features, outputs, labels)
+            head.observe(features, outputs, labels, self._weights(new))
             self.model.encoder.observe(batch)
         self._follow()
         with self.average.training():
@@ -154,13 +154,17 @@ class LearningState:
             return
         seqs = (*step.new, *step.rehearsed)
         taken = [items[seq] for seq in seqs]
-        weights = torch.tensor([item.weight for item in taken], device=self.model.device)  # [batch]
+        weights = self._weights(taken)
         fresh = torch.arange(len(taken), device=self.model.device) < len(step.new)  # [batch]
         losses = self.model.head.loss(self._encoded(seqs, taken), [item.label for item in taken], fresh)  # [batch]
         # A step on fewer new items is shorter in proportion (the linear scaling rule, Goyal et al. 2017).
         scale = 1.0 if self._warms_up else len(step.new) / self.settings.step_items
         self.optimizer.step((losses * weights).sum() / len(taken), scale)
         self.average.take(scale)
+
+    def _weights(self, items: Sequence[Item]) -> Tensor:
+        """Return the weights of items, [items]."""
+        return torch.tensor([item.weight for item in items], device=self.model.device)
 
     def _encoded(self, seqs: Sequence[int], items: Sequence[Item]) -> Tensor:
         """Return the features of items, [items, width], to train on."""

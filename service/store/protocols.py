@@ -72,6 +72,9 @@ class FeedbackLog(Protocol):
     def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
         """Return the entries with these sequence numbers; an unknown one is absent."""
 
+    def find(self, kind: EntryKind, key: str) -> int | None:
+        """Return the sequence number of the entry that has this key, None where there is none."""
+
     def end(self) -> int:
         """Return the last sequence number, 0 for an empty log."""
 

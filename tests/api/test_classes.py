@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,12 +124,48 @@ def test_a_described_class_goes_on_to_learn_from_labels(reader: httpx.Client) ->
         ({"name": "x", "description": "  "}, 422, "/description"),
         ({"name": "x", "descriptions": ["x"] * 21}, 422, "/descriptions"),
         ({"name": "x", "meaning": "x"}, 422, "/meaning"),
+        ({"name": "x\ny"}, 422, "/name"),
+        ({"name": ".."}, 422, "/name"),
+        ({"name": "x", "description": "x", "descriptions": ["y"]}, 422, ""),
     ],
 )
 def test_a_wrong_class_is_refused_with_a_pointer(reader: httpx.Client, body: object, status: int, pointer: str) -> None:
     answer = reader.post("/classes", json=body)
     assert answer.status_code == status, answer.text
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+def test_a_description_is_not_erased_by_saying_nothing(reader: httpx.Client) -> None:
+    answer = reader.patch("/classes/sports", json={})
+    assert answer.status_code == 422
+    assert reader.get("/classes/sports").json()["descriptions"] == [SPORTS["description"]]
+
+
+def test_a_name_is_taken_whole_also_from_a_path(reader: httpx.Client) -> None:
+    assert reader.get("/classes/sports%0A").status_code == 404
+    learn(reader, [("ready, steady, go", "two\nlines")])
+    assert reader.get("/classes/two%0Alines").json()["items"] == 1
+
+
+def test_a_class_that_the_learner_could_not_take_is_told_and_its_name_stays_free(tmp_path: Path) -> None:
+    config = DIGITS + "max_classes = 1\n"
+    with RunningService(tmp_path, config) as service, service.client() as client:
+        no_wait = {"Prefer": "wait=0"}
+        assert client.post("/classes", json={"name": "one"}, headers=no_wait).status_code == 201
+        late = client.post("/classes", json={"name": "two"})  # the version that is served may not know of the first yet
+        assert late.status_code == 422, late.text
+        assert "max_classes" in late.json()["detail"]
+        assert [row["name"] for row in client.get("/classes").json()["classes"]] == ["one"]
+
+
+def test_names_wait_no_longer_than_labels_do(tmp_path: Path) -> None:
+    with RunningService(tmp_path, DIGITS + "[limits]\nbacklog = 1\n") as service, service.client() as client:
+        for pid in service.pids("learner"):
+            os.kill(pid, signal.SIGSTOP)
+        statuses = [client.post("/classes", json={"name": f"c{n}"}, headers={"Prefer": "wait=0"}).status_code for n in range(3)]
+        assert statuses == [201, 429, 429]
+        described = client.patch("/classes/c0", json={"descriptions": []}, headers={"Prefer": "wait=0"})
+        assert described.status_code == 429  # c0 waits: it is known, and nothing more is taken
 
 
 def test_a_model_that_reads_no_descriptions_takes_names_and_says_what_it_lacks(client: httpx.Client) -> None:

@@ -175,3 +175,11 @@ def test_any_sequence_of_appends_is_all_or_nothing_with_one_entry_per_key(
                 assert known.setdefault(key, (seq, digest)) == (seq, digest) if key else seq > last
                 last = max(last, seq)
             assert log.end() == last
+
+
+def test_a_key_is_found_among_its_kind_and_may_come_once_in_each(log: FeedbackLog) -> None:
+    label = NewEntry(instance=b"x", label='"a"', digest=b"d", key="k")
+    named = NewEntry(kind="class", instance=b"", label="{}", digest=b"e", key="k")
+    first, second = log.append([label, named]).result(10)
+    assert (log.find("feedback", "k"), log.find("class", "k"), log.find("class", "other")) == (first, second, None)
+    assert [entry.kind for entry in log.read(0, 10)] == ["feedback", "class"]

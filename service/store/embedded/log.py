@@ -116,6 +116,12 @@ class EmbeddedFeedbackLog:
             rows = (connection.execute(query, (seq,)).fetchone() for seq in set(seqs))
             return {row[0]: _entry(row) for row in rows if row is not None}
 
+    def find(self, kind: EntryKind, key: str) -> int | None:
+        """Return the sequence number of the entry that has this key."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT seq FROM feedback WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+            return None if row is None else int(row[0])
+
     def end(self) -> int:
         """Return the last sequence number, 0 for an empty log."""
         with self._database.read() as connection:

@@ -146,12 +146,12 @@ def test_deeper_blocks_learn_more_slowly() -> None:
     rates = Backbone(Picture(size=32), weights="none", train="all", layer_decay=0.5).rates()
     assert rates["backbone.layer4.1.conv2.weight"] == 1.0
     assert rates["backbone.layer4.0.conv1.weight"] == 0.5
-    assert rates["backbone.conv1.weight"] == 0.5**9
+    assert rates["backbone.conv1.weight"] == 0.5**8
     assert rates.keys() == trained(Backbone(Picture(size=32), weights="none", train="all"))
 
 
 def test_more_blocks_than_there_are_is_told() -> None:
-    with pytest.raises(SpecificationError, match="the backbone has 10 blocks, not 11"):
+    with pytest.raises(SpecificationError, match="the backbone has 9 blocks, not 11"):
         Backbone(Picture(size=32), weights="none", train=11)
 
 
@@ -195,7 +195,48 @@ def test_the_weights_say_how_pictures_are_prepared() -> None:
         "max_pixels": 0,
     }
     own = resolve({**specification, "input": {"kind": "image", "size": 64}})["input"]
-    assert (own["size"], own["resize"]) == (64, 255)
+    assert (own["size"], own["resize"]) == (64, None)
+
+
+class Affineless(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.norm = torch.nn.BatchNorm2d(4, affine=False)
+        self.pool = torch.nn.AdaptiveAvgPool2d(1)
+        self.flat = torch.nn.Flatten()
+        self.fc = torch.nn.Linear(4, 2)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.fc(self.flat(self.pool(self.norm(self.conv(pixels)))))
+        return features
+
+
+def test_statistics_without_parameters_beside_them_are_not_taken_for_fixed() -> None:
+    encoder = Backbone(Picture(size=32), backbone=f"{__name__}:Affineless", weights="none", train="all")
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.train_on(16)
+    encoder(pixels(32, 16))
+    changed = {name for name, tensor in encoder.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "backbone.norm.running_mean" in changed
+    assert not changed & encoder.fixed()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("backbone", "last"), [("vit_b_16", "encoder_layer_11"), ("swin_t", "features.7.1"), ("convnext_tiny", "7.2")]
+)
+def test_the_last_block_is_a_layer_and_the_normalisation_after_it(backbone: str, last: str, meta: None) -> None:
+    with torch.device("meta"):
+        names = trained(Backbone(Picture(size=224), backbone=backbone, weights="none", train=1))
+    assert any(last in name for name in names)
+    assert len(names) > 10
+
+
+def test_adapters_stand_beside_the_attention_too() -> None:
+    with torch.device("meta"):
+        names = trained(Backbone(Picture(size=224), backbone="vit_b_16", weights="none", train="lora"))
+    assert any("in_proj_weight" in name for name in names)
 
 
 EFFICIENTNET = "tests.models.encoders.test_vision:efficientnet_lite0"

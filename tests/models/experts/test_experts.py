@@ -29,7 +29,7 @@ def nobody(texts: object) -> torch.Tensor:
 @pytest.mark.parametrize("expert", [Bayes(4, 2), Prototype(4, 2)])
 def test_one_label_makes_a_usable_class(expert: Expert) -> None:
     features = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0]])
-    expert.observe(features, torch.tensor([0, 1]))
+    expert.observe(features, torch.tensor([0, 1]), torch.ones(2))
     assert expert(features + 0.1).argmax(1).tolist() == [0, 1]
 
 
@@ -37,9 +37,9 @@ def test_one_label_makes_a_usable_class(expert: Expert) -> None:
 def test_what_is_counted_does_not_depend_on_the_batches(kind: type[Bayes]) -> None:
     together, apart = kind(4, 3), kind(4, 3)
     features, targets = random(6, 4).abs(), torch.tensor([0, 1, 0, 2, 2, 0])
-    together.observe(features, targets)
+    together.observe(features, targets, torch.ones(6))
     for row in range(6):
-        apart.observe(features[row : row + 1], targets[row : row + 1])
+        apart.observe(features[row : row + 1], targets[row : row + 1], torch.ones(1))
     assert torch.allclose(together(features), apart(features), atol=1e-5)
 
 
@@ -47,17 +47,26 @@ def test_what_is_counted_does_not_depend_on_the_batches(kind: type[Bayes]) -> No
 def test_a_class_that_comes_later_leaves_the_others_as_they_were(kind: type[Prototype]) -> None:
     expert = kind(4, 2)
     features = random(2, 4).abs()
-    expert.observe(features, torch.tensor([0, 1]))
+    expert.observe(features, torch.tensor([0, 1]), torch.ones(2))
     before = expert.sums.clone()
     expert.resize(3)
     assert torch.equal(expert.sums[:2], before)
     assert not expert.sums[2].any()
 
 
+@pytest.mark.parametrize("kind", [Bayes, Prototype])
+def test_an_item_counts_by_its_weight(kind: type[Bayes]) -> None:
+    weighted, repeated = kind(4, 2), kind(4, 2)
+    features = random(2, 4).abs()
+    weighted.observe(features, torch.tensor([0, 0]), torch.tensor([3.0, 1.0]))
+    repeated.observe(features[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 0]), torch.ones(4))
+    assert torch.allclose(weighted(features), repeated(features), atol=1e-5)
+
+
 def test_bayes_is_multinomial_naive_bayes_on_the_counts() -> None:
     expert = Bayes(3, 2)
     counts = torch.tensor([[2.0, 1.0, 1.0], [0.0, 1.0, 3.0], [4.0, 0.0, 0.0]])
-    expert.observe(counts, torch.tensor([0, 1, 0]))
+    expert.observe(counts, torch.tensor([0, 1, 0]), torch.ones(3))
     sums = torch.stack([counts[0] / 4 + counts[2] / 4, counts[1] / 4])
     smoothed = sums + 0.1 * 3 / 6
     expected = 20 * (counts / 4) @ (smoothed / smoothed.sum(1, keepdim=True)).log().T + torch.tensor([3.0, 2.0]).log()
@@ -70,7 +79,7 @@ def test_a_prototype_starts_from_its_description_and_is_outweighed_by_labels() -
     east, north = torch.eye(2)
     assert expert(east.unsqueeze(0)) > 19.9
     for _ in range(100):
-        expert.observe(north.unsqueeze(0), torch.tensor([0]))
+        expert.observe(north.unsqueeze(0), torch.tensor([0]), torch.ones(1))
     assert expert(north.unsqueeze(0)) > 19.9
 
 
@@ -100,22 +109,22 @@ def test_classes_with_labels_are_held_back_only_beside_described_ones_without() 
     expert, features = described("red", "blue"), random(3, 4)
     plain = expert(features)
     expert.margin.fill_(1.5)
-    expert.observe(features[:1], torch.tensor([0]))
+    expert.observe(features[:1], torch.tensor([0]), torch.ones(1))
     assert torch.allclose(plain - expert(features), torch.tensor([1.5, 0.0]))
-    expert.observe(features[:1], torch.tensor([1]))
+    expert.observe(features[:1], torch.tensor([1]), torch.ones(1))
     assert torch.equal(expert(features), plain)
 
 
 def test_the_margin_grows_until_it_costs_a_twentieth_of_the_labelled_items() -> None:
     expert = described("red", "blue")
     generator = torch.Generator().manual_seed(3)
-    expert.observe(random(1, 4), torch.tensor([0]))
+    expert.observe(random(1, 4), torch.tensor([0]), torch.ones(1))
     red = F.normalize(expert.weight.T @ expert.texts()[0] - expert.weight.T @ expert.texts()[1], dim=0).detach()
     lost = []
     for _ in range(4000):
         features = (3 * red + torch.randn(4, generator=generator)).unsqueeze(0)
         lost.append(expert(features).argmax(1).item() == 1)
-        expert.observe(features, torch.tensor([0]))
+        expert.observe(features, torch.tensor([0]), torch.ones(1))
     assert 0.03 < sum(lost[2000:]) / 2000 < 0.07
 
 
@@ -163,7 +172,7 @@ def test_the_experts_that_do_not_know_a_class_leave_it_to_its_description() -> N
     features = random(8, model.encoder.width)
     with torch.no_grad():
         for _ in range(20):
-            head.observe(features, head(features), ["a", "b"] * 4)
+            head.observe(features, head(features), ["a", "b"] * 4, torch.ones(len(features)))
         outputs = head(features).exp()
         described = outputs[:, head.experts.names.index("bilinear"), 2]
         for expert in outputs.unbind(1):
@@ -176,7 +185,7 @@ def test_a_class_without_labels_is_not_taught_that_it_never_comes() -> None:
     head = model.head
     assert isinstance(head, Classification)
     features = random(2, model.encoder.width)
-    head.observe(features, head(features), ["a", "b"])
+    head.observe(features, head(features), ["a", "b"], torch.ones(len(features)))
     head.loss(features, ["a", "a"], torch.tensor([True, True])).sum().backward()
     gradient = head.experts.mlp.bias.grad  # type: ignore[union-attr]
     assert gradient is not None

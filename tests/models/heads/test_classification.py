@@ -24,7 +24,7 @@ def mixed(*labels: str) -> Classification:
     head.admit(labels)
     for seed in range(3):
         features = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(seed))
-        head.observe(features, head(features), labels)
+        head.observe(features, head(features), labels, torch.ones(len(features)))
     return head
 
 
@@ -130,7 +130,7 @@ def test_predicting_changes_nothing() -> None:
 def test_a_class_that_stays_away_is_left_to_the_experts_that_rehearse() -> None:
     head = mixed("old", "new")
     features = torch.randn(2000, 4)
-    head.observe(features, head(features), ["new"] * 2000)
+    head.observe(features, head(features), ["new"] * 2000, torch.ones(len(features)))
     with torch.no_grad():
         head.experts.linear.bias.copy_(torch.tensor([-50.0, 50.0]))  # it would rule the old class out
         mlp, linear, additive, neighbours = head(features[:5]).unbind(1)
@@ -166,7 +166,7 @@ def test_balance_answers_as_if_all_classes_were_equally_frequent(balance: float,
     head = Classification(1, experts=["linear"], balance=balance)
     labels = ["often"] * 95 + ["rare"] * 5
     head.admit(labels)
-    head.observe(torch.zeros(100, 1), None, labels)
+    head.observe(torch.zeros(100, 1), None, labels, torch.ones(100))
     with torch.no_grad():
         head.experts.linear.bias.copy_(torch.tensor([0.85, 0.15]).log())
     (answer,) = head.answers(head(torch.zeros(1, 1)), None)
@@ -180,7 +180,7 @@ def test_balance_answers_as_if_all_classes_were_equally_frequent(balance: float,
 def test_balance_favours_no_class_of_which_nothing_is_known() -> None:
     plain, balanced = (Classification(1, experts=["linear"], balance=balance, classes=["a", "never"]) for balance in (0.0, 1.0))
     for head in (plain, balanced):
-        head.observe(torch.zeros(100, 1), None, ["a"] * 100)
+        head.observe(torch.zeros(100, 1), None, ["a"] * 100, torch.ones(100))
         with torch.no_grad():
             head.experts.linear.bias.copy_(torch.tensor([0.9, 0.1]).log())
     outputs = plain(torch.zeros(1, 1))
@@ -192,5 +192,5 @@ def test_the_shares_of_the_classes_fade() -> None:
     head.admit(["old", "new"])
     for label in ("old", "new"):
         for _ in range(40):
-            head.observe(torch.zeros(100, 1), None, [label] * 100)
+            head.observe(torch.zeros(100, 1), None, [label] * 100, torch.ones(100))
     assert head.shares[0] < 0.2 * head.shares[1]

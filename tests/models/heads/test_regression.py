@@ -60,7 +60,7 @@ def test_the_better_expert_gets_the_weight() -> None:
         features = torch.randn(10, 2, generator=generator)
         labels = features.square().sum(1).tolist()  # no line, but near things are alike
         head.admit(labels)
-        head.observe(features, head(features), labels)
+        head.observe(features, head(features), labels, torch.ones(len(features)))
     assert head.describe()["neighbours"] > 0.9
     assert sum(head.describe().values()) == pytest.approx(1, abs=1e-3)
 
