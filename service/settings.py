@@ -91,6 +91,18 @@ class ServingSettings(Section):
     decoders: Annotated[PositiveInt, Field(description="Threads that decode pictures.")] = 2
 
 
+class ExplanationSettings(Section):
+    """How much work explanations and comparisons may be. They have one thread, and a copy of the model, of their own."""
+
+    evaluations: Annotated[
+        int, Field(ge=4, description="Variants of an instance that one explanation looks at, at most: more is exacter.")
+    ] = 512
+    batch: Annotated[
+        PositiveInt, Field(description="Variants in one forward pass: few, so that predictions have their turn between.")
+    ] = 32
+    queue: Annotated[NonNegativeInt, Field(description="Explanations and comparisons that may wait; more is answered 503.")] = 8
+
+
 class StoreSettings(Section):
     """Where the data is and how much of it is kept."""
 
@@ -132,6 +144,7 @@ class Settings(Section):
     learning: LearningSettings = LearningSettings()
     learner: LearnerSettings = LearnerSettings()
     serving: ServingSettings = ServingSettings()
+    explanations: ExplanationSettings = ExplanationSettings()
     store: StoreSettings = StoreSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()

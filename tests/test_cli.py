@@ -105,8 +105,11 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
             DIGITS + "[learning.optimizer]\nname = 'adam'\nrate = 1\n",
             "learning.optimizer.rate: no such option; allowed: amsgrad",
         ),
-        (DIGITS.replace("[model.input]", "[modle]\n[model.input]"), "modle: no such setting; allowed: learner, learning"),
-        ("[modle]\n", "modle: no such setting; allowed: learner, learning"),
+        (
+            DIGITS.replace("[model.input]", "[modle]\n[model.input]"),
+            "modle: no such setting; allowed: explanations, learner, learning",
+        ),
+        ("[modle]\n", "modle: no such setting; allowed: explanations, learner, learning"),
         (DIGITS.replace('"tabular"', '["tabular"]'), "model.encoder.name: ['tabular'] is not one of convolutional"),
         ("[model]\nclass = 'nowhere:Model'\n", "model.class: can't import 'nowhere:Model'"),
         ("[model]\nclass = 'wrong:Model'\n", "SyntaxError: "),

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
-from service.api import classes, feedback, operation, predict, problems, versions
+from service.api import classes, explain, feedback, operation, predict, problems, versions
 from service.api.documentation import document
 from service.api.schemas import contract_for
 from service.api.service import Service
@@ -43,6 +43,7 @@ def create_app(service: Service) -> FastAPI:
     )
     contract = contract_for(service.model, service.settings.limits)
     app.include_router(predict.routes(service, contract))
+    app.include_router(explain.routes(service, contract))
     app.include_router(feedback.routes(service, contract))
     app.include_router(classes.routes(service))
     app.include_router(versions.routes(service))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from models.base import OnlineModel
 from service.api.bodies import JSON, MULTIPART
 from service.api.problems import MEDIA_TYPE, ProblemDetails
-from service.api.schemas import Contract
+from service.api.schemas import Contract, Explanation
 
 SCHEMAS = "#/components/schemas/{model}"
 PROBLEMS = [("problem", "serialization", TypeAdapter(ProblemDetails))]
@@ -33,6 +33,22 @@ def predict_body(model: OnlineModel) -> dict[str, Any]:
         files = {"type": "array", "items": binary}
         content[MULTIPART] = {"schema": {"type": "object", "properties": {"files": files}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def explain_body(model: OnlineModel) -> dict[str, Any]:
+    """Return the request body of /explain."""
+    content = {JSON: _json("ExplainRequest", {"instance": model.input.example})}
+    for media_type in model.input.media_types:
+        content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+    label = {"name": "label", "in": "query", "required": False, "description": "For a body that is itself the instance."}
+    parameters = [{**label, "schema": {"type": "string"}}] if model.input.media_types else []
+    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+
+
+def explain_answer(model: OnlineModel) -> dict[str, Any]:
+    """Return the answer of /explain: a picture can also be had with the attributions drawn over it."""
+    drawn = {"image/png": {"schema": {"type": "string", "format": "binary"}}} if model.input.kind == "image" else {}
+    return {"model": Explanation, "description": "The attributions", "content": drawn}
 
 
 def feedback_body(model: OnlineModel) -> dict[str, Any]:
@@ -62,7 +78,7 @@ def document(app: FastAPI, contract: Contract) -> Callable[[], dict[str, Any]]:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schemas = general().setdefault("components", {}).setdefault("schemas", {})
-            adapters = [("request", "validation", adapter) for adapter in (contract.predict, contract.feedback)]
+            adapters = [("request", "validation", adapter) for adapter in contract.requests]
             _, definitions = TypeAdapter.json_schemas([*adapters, *PROBLEMS], ref_template=SCHEMAS)  # type: ignore[list-item]
             schemas.update(definitions["$defs"])
         return general()

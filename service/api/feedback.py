@@ -88,7 +88,7 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
         _check_source(index, item)
     labels = [_label(service, index, item) for index, item in enumerate(sent.feedback)]
     instances = await _instances(service, sent)
-    predictions = await _join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
+    predictions = await join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
     whole = _digest(sent) if request_key else b""
     entries = []
     for index, (item, label, instance) in enumerate(zip(sent.feedback, labels, instances, strict=True)):
@@ -138,7 +138,7 @@ async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | No
     return [kind.dump(parsed[index]) if index in parsed else None for index in range(len(sent.feedback))]
 
 
-async def _join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction]:
+async def join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction]:
     """Find predictions by id. Another worker may have made one a moment ago: then look again before giving up."""
     if not ids:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
@@ -18,6 +18,8 @@ from service.api.schemas import Contract
 from service.api.service import Service
 from service.serving.engine import Answers, Question
 from service.store import Prediction
+
+T = TypeVar("T")
 
 
 def routes(service: Service, contract: Contract) -> APIRouter:
@@ -38,7 +40,7 @@ def routes(service: Service, contract: Contract) -> APIRouter:
             raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
         instances, pointers, top_k = await parse(request)
         prepared = await service.prepare(instances, pointers)
-        answers = await _answered(request, service.batcher.submit(Question(prepared, top_k)))
+        answers = await answered(request, service.batcher.submit(Question(prepared, top_k)))
         return _response(service, instances, answers)
 
     async def parse(request: Request) -> tuple[Sequence[Any], Sequence[str], int | None]:
@@ -47,7 +49,7 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         if media_type == JSON:
             body = parse_json(contract.predict, await read(request, limits.body_bytes))
             pointers = [f"/instances/{index}" for index in range(len(body.instances))]
-            instances = [_parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
+            instances = [parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
             return instances, pointers, body.top_k
         if media_type in kind.media_types:
             return parse_raw(kind, await read(request, limits.body_bytes), media_type), [""], top_k_of(request)
@@ -59,14 +61,15 @@ def routes(service: Service, contract: Contract) -> APIRouter:
     return router
 
 
-def _parsed(service: Service, value: Any, pointer: str) -> Any:
+def parsed(service: Service, value: Any, pointer: str) -> Any:
+    """Return the instance that a value of the JSON is. Raises Problem 422."""
     try:
         return service.model.input.parse(value)
     except InstanceError as exc:
         raise at(pointer, exc) from exc
 
 
-async def _answered(request: Request, answers: asyncio.Future[Answers]) -> Answers:
+async def answered(request: Request, answers: asyncio.Future[T]) -> T:
     """Wait for the answers; withdraw the question when the client goes away."""
     if answers.done():
         return answers.result()
@@ -77,7 +80,7 @@ async def _answered(request: Request, answers: asyncio.Future[Answers]) -> Answe
     except asyncio.CancelledError:
         if not gone.done():
             raise
-        raise Problem(CLIENT_GONE, "nobody waits for this prediction") from None
+        raise Problem(CLIENT_GONE, "nobody waits for this answer") from None
     finally:
         gone.cancel()
 

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from models.errors import InstanceError, LabelError
 from service.serving.batcher import Overloaded
 from service.serving.engine import NotReady
+from service.serving.examiner import Withdrawn
 from service.store import KeyBusy, KeyReused, LogBusy, MissingInstance, StoreUnavailable
 from service.store.errors import AppendRefused
 
@@ -44,6 +45,7 @@ METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take thi
 NO_CLASSES = Kind("no-classes", 409, "No class is known yet.")
 CLASS_KNOWN = Kind("class-known", 409, "The class is known already.")
 KEY_BUSY = Kind("key-busy", 409, "Feedback with the same key is still being written.")
+CHECKPOINT_GONE = Kind("checkpoint-gone", 410, "The version's checkpoint is not kept any longer.")
 TOO_LARGE = Kind("too-large", 413, "The body is larger than the limit.")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The media type is not one that this model takes.")
 INVALID = Kind("invalid", 422, "A part of the request has a wrong shape, type or value.")
@@ -53,6 +55,7 @@ BACKLOG = Kind("backlog", 429, "Too much feedback waits for the learner.")
 HEAD_TOO_LARGE = Kind("head-too-large", 431, "The head of the request is larger than the limit.")
 CLIENT_GONE = Kind("client-gone", 499, "The client closed the connection.")
 INTERNAL = Kind("internal", 500, "Something went wrong in the service.")
+NOT_EXPLAINED = Kind("not-explained", 501, "This model's answers can't be explained.")
 OVERLOADED = Kind("overloaded", 503, "More is asked than can be answered in time.")
 STORE_UNAVAILABLE = Kind("store-unavailable", 503, "The store can't be written at the moment.")
 NOT_READY = Kind("not-ready", 503, "The service is starting or stopping.")
@@ -133,7 +136,17 @@ def install(app: FastAPI) -> None:
     async def answer(_: Request, exc: Exception) -> Response:
         return answer_to(exc)
 
-    handled = (Problem, AppendRefused, LogBusy, StoreUnavailable, Overloaded, NotReady, ClientDisconnect, HTTPException)
+    handled = (
+        Problem,
+        AppendRefused,
+        LogBusy,
+        StoreUnavailable,
+        Overloaded,
+        NotReady,
+        Withdrawn,
+        ClientDisconnect,
+        HTTPException,
+    )
     for error in (*handled, RequestValidationError):
         app.add_exception_handler(error, answer)
 
@@ -163,7 +176,7 @@ def _problem_of(exc: BaseException) -> Problem:
         case RequestValidationError():
             faults = [Fault(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in exc.errors()]
             return Problem(INVALID, _told(faults[0]), faults=faults[:MAX_ERRORS])
-        case asyncio.CancelledError():  # the server's grace is over
+        case asyncio.CancelledError() | Withdrawn():  # the server's grace is over
             return Problem(NOT_READY, "the service stopped before the request was completed", headers=RETRY_AFTER)
         case HTTPException():
             return _of_http(exc)

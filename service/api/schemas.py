@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -71,6 +72,41 @@ class Predictions(BaseModel):
 
     model_version: int
     predictions: list[Any]
+
+
+class ExplainRequest(BaseModel):
+    """An instance to explain, or an earlier prediction by its id, and the label in question: by default the predicted one."""
+
+    model_config = STRICT
+    instance: Any = None
+    prediction_id: Name | None = None
+    label: Any = None
+
+
+class TokenAttribution(BaseModel):
+    """What a token of a text adds, and where it is, in characters."""
+
+    token: str
+    start: int
+    end: int
+    value: float
+
+
+class Explanation(BaseModel):
+    """What each part of an instance adds on the way from `base_value` (all parts left out) to `value`."""
+
+    model_version: int
+    label: str | None = None
+    explained: Annotated[str, Field(description="What `value` is.", examples=["log_odds", "value"])]
+    value: float
+    base_value: float
+    baseline: Annotated[str, Field(description="What stands in for a part that is left out.")]
+    method: Literal["exact", "permutations"]
+    evaluations: int
+    attributions: Annotated[
+        list[float] | dict[str, float] | list[list[float]] | list[TokenAttribution],
+        Field(description="In the shape of the instance: by number, by field, by patch of the picture, by token."),
+    ]
 
 
 class Accepted(BaseModel):
@@ -190,6 +226,67 @@ class VersionPage(BaseModel):
     versions: list[VersionSummary]
 
 
+class Compared(BaseModel):
+    """A figure in both versions; None where no item tells it."""
+
+    before: float | None
+    after: float | None
+
+
+class ComparedClass(Compared):
+    """The same for the items of one class."""
+
+    items: int
+
+
+class Seen(BaseModel):
+    """How many of the items each version had seen: it has probably learned from them."""
+
+    before: int
+    after: int
+
+
+class Over(BaseModel):
+    """The items that both versions answered: the latest feedback, no holdout."""
+
+    items: int
+    first_seq: int | None
+    last_seq: int | None
+    seen: Seen
+    note: str = "over recent feedback, which a version may have learned from: `seen` says how many items came before it"
+
+
+class Flip(BaseModel):
+    """An item that the two versions answer with different labels; None where no class was known."""
+
+    seq: int
+    label: str
+    before: str | None
+    after: str | None
+
+
+class Moved(BaseModel):
+    """The norms of a module's parameters in both versions, and of their difference."""
+
+    before: float
+    after: float
+    difference: float
+
+
+class Comparison(BaseModel):
+    """What learning changed between two versions."""
+
+    before: int
+    after: int
+    over: Over
+    metric: str
+    metrics: dict[str, Compared]
+    by_class: Annotated[dict[str, ComparedClass] | None, Field(description="`metric` per class.")]
+    flipped: int
+    flips: Annotated[list[Flip], Field(description="The newest of them.")]
+    modules: dict[str, Moved]
+
+
 class ModelState(BaseModel):
     """The model that is served, and how far it is behind the log."""
 
@@ -218,7 +315,13 @@ class Contract:
 
     predict: TypeAdapter[PredictRequest]
     feedback: TypeAdapter[FeedbackRequest]
+    explain: TypeAdapter[ExplainRequest]
     predictions: type[BaseModel]
+
+    @property
+    def requests(self) -> Sequence[TypeAdapter[Any]]:
+        """The bodies that the routes parse themselves."""
+        return self.predict, self.feedback, self.explain
 
 
 def contract_for(model: OnlineModel, limits: LimitSettings) -> Contract:
@@ -227,10 +330,12 @@ def contract_for(model: OnlineModel, limits: LimitSettings) -> Contract:
     instances = Annotated[list[instance], Field(min_length=1, max_length=limits.instances, examples=[[model.input.example]])]
     item = _special(FeedbackItem, instance=(instance | None, None), label=(model.head.label_type, ...))
     items = Annotated[list[item], Field(min_length=1, max_length=limits.feedback)]  # type: ignore[valid-type]
+    explained = {"instance": (instance | None, None), "label": (model.head.label_type | None, None)}
     prediction = create_model("Prediction", __base__=model.head.answer_type, id=(str, ...))
     return Contract(
         predict=TypeAdapter(_special(PredictRequest, instances=(instances, ...))),
         feedback=TypeAdapter(_special(FeedbackRequest, feedback=(items, ...))),
+        explain=TypeAdapter(_special(ExplainRequest, **explained)),
         predictions=_special(Predictions, predictions=(list[prediction], ...)),  # type: ignore[valid-type]
     )
 

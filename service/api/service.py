@@ -21,6 +21,7 @@ from service.api.problems import BACKLOG, RETRY_AFTER, Problem, at
 from service.checkpointing import Shaping, available
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
+from service.serving.examiner import Examiner
 from service.serving.follower import Follower
 from service.serving.served import Served, Serving
 from service.settings import Settings
@@ -54,6 +55,11 @@ class Service:
         self.started_at = time.time()
         self.engine = Engine(self.model)
         self.batcher = Batcher(self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds)
+        self.examiner = Examiner(
+            lambda: build_model(without_weights(shaping["model"])).to(device),
+            checkpoints,
+            queue=settings.explanations.queue,
+        )
         self._decoders = ThreadPoolExecutor(serving.decoders, thread_name_prefix="decoder")
         self._decoding = 0
         self._on_ready = on_ready
@@ -110,6 +116,7 @@ class Service:
     def _close(self, follower: Follower) -> None:
         follower.stop()
         self.engine.close()
+        self.examiner.close()
         self._decoders.shutdown()
         self.journal.close()
         self.feedback.close()

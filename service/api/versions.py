@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api.bodies import JSON
 from service.api.documentation import problems
-from service.api.problems import NOT_FOUND, NOT_READY, RETRY_AFTER, Problem
-from service.api.schemas import ModelState, VersionDetails, VersionPage, VersionSummary
+from service.api.predict import answered
+from service.api.problems import CHECKPOINT_GONE, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem
+from service.api.schemas import Comparison, ModelState, VersionDetails, VersionPage, VersionSummary
 from service.api.service import Service
+from service.serving import comparison
+from service.serving.comparison import Window
+from service.store import CorruptCheckpoint, Version
 
 MOST_VERSIONS = 500
+MOST_COMPARED = 5000  # items
 
 Number = Annotated[int, Path(ge=0, lt=2**63)]
 
@@ -66,7 +72,38 @@ def routes(service: Service) -> APIRouter:
             raise Problem(NOT_FOUND, f"there is no version {version}")
         return VersionDetails.model_validate(row)
 
+    @router.get(
+        "/versions/{before}/compare/{after}",
+        response_model=Comparison,
+        summary="Compare two versions",
+        responses=problems(404, 410, 422, 503),
+    )
+    async def compare(
+        before: Number, after: Number, request: Request, items: Annotated[int, Query(ge=1, le=MOST_COMPARED)] = 500
+    ) -> dict[str, Any]:
+        """Show what learning changed between two versions: their answers to the latest feedback, and their weights."""
+        await request.body()  # there is none: the next message is the disconnect, see `answered`
+        rows = await asyncio.to_thread(lambda: (_stored(service, before), _stored(service, after)))
+        end = await asyncio.to_thread(service.feedback.end)
+        window = Window(service.feedback, end=end, items=items, batch=service.settings.explanations.batch)
+        try:
+            waiting = asyncio.wrap_future(service.examiner.submit(lambda spare: comparison.compare(spare, *rows, window)))
+            return await answered(request, waiting)
+        except CorruptCheckpoint as exc:
+            raise Problem(CHECKPOINT_GONE, "one of the checkpoints can't be read: it has just gone, or is damaged") from exc
+
     return router
+
+
+def _stored(service: Service, version: int) -> Version:
+    """Return a version whose checkpoint is there. Raises Problem 404 or 410."""
+    row = service.checkpoints.get(version)
+    if row is None:
+        raise Problem(NOT_FOUND, f"there is no version {version}")
+    if not row.stored:
+        kept = service.settings.store.checkpoints
+        raise Problem(CHECKPOINT_GONE, f"version {version}: only the newest {kept} checkpoints and that of version 0 are kept")
+    return row
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

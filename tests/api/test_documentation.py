@@ -8,6 +8,7 @@ from tests.running import RunningService, learn
 
 PATHS = {
     "/predict": "post",
+    "/explain": "post",
     "/feedback": "post",
     "/feedback/{seq}": "get",
     "/classes": "post",
@@ -15,6 +16,7 @@ PATHS = {
     "/model": "get",
     "/versions": "get",
     "/versions/{version}": "get",
+    "/versions/{before}/compare/{after}": "get",
     "/livez": "get",
     "/readyz": "get",
     "/metrics": "get",

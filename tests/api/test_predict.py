@@ -18,6 +18,8 @@ size = 32
 [model.encoder]
 name = "torchvision"
 backbone = "resnet18"
+weights = "none"
+train = "all"
 [model.head]
 name = "classification"
 [learning.optimizer]
