@@ -7,7 +7,7 @@ from tests.contract.test_checkpoint_store import version
 
 
 def serving(number: int, last_seq: int) -> Serving:
-    return Serving(version(number, {"frozen": "", "model": "", "learner": ""}, 1, last_seq), ["a"])
+    return Serving(version(number, {"frozen": "", "model": "", "learner": ""}, 1, last_seq), ["a"], {})
 
 
 def test_a_version_that_contains_the_item_already_answers_at_once() -> None:
