@@ -55,6 +55,7 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "input": {"kind": "image", "size": 224},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "none", "train": "all", "layer_decay": 1.0},
         "head": {"name": "classification", "experts": ["linear"], "labels": "open"},
+        "explanations": {"evaluations": 98},  # one pair of orders: seconds on a CPU, not half a minute
         "store": {"checkpoints": 10},  # of 180 MB each: the weights, their average, and two moments of Adam
     },
 }

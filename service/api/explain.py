@@ -91,7 +91,7 @@ def _examine(spare: Spare, *, question: _Question, settings: ExplanationSettings
     try:
         label = None if question.label is None else model.head.parse_label(question.label)
         budget = {"evaluations": settings.evaluations, "batch": settings.batch}
-        found = explain(model, question.instance, label, between=spare.breathe, **budget)
+        found = explain(model, question.instance, label, between=spare.check, **budget)
     except InstanceError as exc:
         raise at(question.pointer, exc) from exc
     except LabelError as exc:

@@ -84,7 +84,7 @@ def _judge(spare: Spare, version: Version, window: Window) -> tuple[_Judged, Map
     model = spare.take(version)
     judged = _Judged()
     for page in window.pages():
-        spare.breathe()
+        spare.check()
         known = [(entry.seq, made) for entry in page if entry.kind == "feedback" and (made := _readable(model, entry))]
         if known:
             _add(judged, model, *zip(*known, strict=True))

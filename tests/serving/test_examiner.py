@@ -21,7 +21,7 @@ def held(entered: threading.Event, opened: threading.Event) -> Callable[[Spare],
     def job(spare: Spare) -> str:
         entered.set()
         while not opened.wait(0.01):
-            spare.breathe()
+            spare.check()
         return "done"
 
     return job
@@ -66,7 +66,7 @@ def test_closing_ends_what_runs(examiner: Examiner) -> None:
         job.result(10)
 
 
-def test_its_thread_has_the_lowest_priority_and_no_other_has(examiner: Examiner) -> None:
+def test_its_thread_has_a_low_priority_and_no_other_has(examiner: Examiner) -> None:
     own = examiner.submit(lambda _: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result(10)
     assert own == NICE
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < NICE
