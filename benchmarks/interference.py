@@ -12,6 +12,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,7 +28,7 @@ BACKLOG = 400_000
 CONFIG = DIGITS + f"\n[limits]\nbacklog = {10 * BACKLOG}\n"
 
 
-async def _ask(address: tuple[str, int], request: bytes, until: float, latencies: list[float]) -> None:
+async def ask(address: tuple[str, int], request: bytes, until: float, latencies: list[float]) -> None:
     """Send one request after the other on one connection, and keep the time of each after the warm-up."""
     reader, writer = await asyncio.open_connection(*address)
     began_at = time.perf_counter()
@@ -42,25 +43,32 @@ async def _ask(address: tuple[str, int], request: bytes, until: float, latencies
     writer.close()
 
 
-async def _measure(url: str, request: bytes) -> list[float]:
+async def measure(url: str, request: bytes, connections: int = CONNECTIONS) -> list[float]:
     """Return the latencies of one round, in seconds."""
     parts = urlsplit(url)
     assert parts.hostname
     assert parts.port
     latencies: list[float] = []
     until = time.perf_counter() + WARM_UP + SECONDS
-    asks = (_ask((parts.hostname, parts.port), request, until, latencies) for _ in range(CONNECTIONS))
+    asks = (ask((parts.hostname, parts.port), request, until, latencies) for _ in range(connections))
     await asyncio.gather(*asks)
     return latencies
 
 
-def _request(instance: list[float]) -> bytes:
-    body = json.dumps({"instances": [instance], "top_k": 3}).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+def predict_request(instance: list[float]) -> bytes:
+    """Return a whole request to /predict."""
+    return request("/predict", {"instances": [instance], "top_k": 3})
+
+
+def request(path: str, content: Any) -> bytes:
+    """Return a whole request with a JSON body."""
+    body = json.dumps(content).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
+    """Keep every thread of a process on one core."""
     for thread in os.listdir(f"/proc/{pid}/task"):
         os.sched_setaffinity(int(thread), {core})
 
@@ -75,15 +83,15 @@ def main() -> None:
         os.kill(learner, signal.SIGSTOP)
         for _ in range(BACKLOG // len(items)):
             client.post("/feedback", json={"feedback": items}).raise_for_status()
-        _pin(worker, 0)
-        _pin(learner, 1)
+        pin(worker, 0)
+        pin(learner, 1)
         os.sched_setaffinity(0, {0})
         rounds: dict[str, list[list[float]]] = {"learner idle": [], "learner flat out": []}
         learned_from = client.get("/model").json()["applied_seq"]
         for _ in range(ROUNDS):
             for name, number in (("learner idle", signal.SIGSTOP), ("learner flat out", signal.SIGCONT)):
                 os.kill(learner, number)
-                rounds[name].append(asyncio.run(_measure(service.url, _request(pictures[0].tolist()))))
+                rounds[name].append(asyncio.run(measure(service.url, predict_request(pictures[0].tolist()))))
         model = client.get("/model").json()
         assert model["lag"] > 0, "the learner ran out of feedback: raise BACKLOG"
         os.kill(learner, signal.SIGKILL)
