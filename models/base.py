@@ -10,27 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import LabelError, NotExplainable, SpecificationError
+from models.errors import LabelError, NotExplainable
 from models.experts.base import Embed, Expert
-from models.inputs import Batch, InputKind, Text
+from models.inputs import Batch, InputKind
 
-__all__ = ["Answer", "Batch", "Encoder", "Head", "Label", "OnlineModel", "Scores"]
+__all__ = ["Answer", "Batch", "Encoder", "Features", "Head", "Label", "OnlineModel", "Scores"]
 
-Label = str | float
+Label = Any  # plain JSON: a class name, a number, or whatever else a head's `parse_label` makes
+Features = Any  # a tensor [batch, width], or what else an encoder `gives` and a head takes
+Outputs = Any  # a tensor [batch, ...], or what else a head's `forward` makes for its own `answers`
 Answer = dict[str, Any]  # what /predict says of one instance, without its id
 Scores = dict[str, Tensor]  # metric name -> [batch], NaN where the metric says nothing of an item
 
 
-class Encoder(nn.Module, ABC):
-    """Instance tensors -> features [batch, width]."""
+class Half(nn.Module, ABC):
+    """What encoder and head have in common: each may have tensors that no update changes, and rates of its own."""
+
+    def fixed(self) -> set[str]:
+        """Return the names of the tensors that no update changes; they are stored once."""
+        return set()
+
+    def rates(self) -> dict[str, float]:
+        """Return factors on the learning rate of its parameters, by name; 1 for those that are not there."""
+        return {}
+
+
+class Encoder(Half):
+    """Instance tensors -> features: [batch, width], unless `gives` says that they are something else."""
 
     width: int
+    gives: str = "vectors"
+    """What its features are, by name."""
     plain: int | None = None
     """How many of the features, the first ones, say all there is to say; the rest expand them. None: all of them."""
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Tensor:
-        """Return features [batch, width]; never changes statistics, they are `observe`'s."""
+    def forward(self, batch: Batch) -> Features:
+        """Return features; never changes statistics, they are `observe`'s."""
 
     def observe(self, batch: Batch) -> None:
         """Take new instances into running statistics (buffers). Called by the learner only, before it trains."""
@@ -52,15 +68,13 @@ class Encoder(nn.Module, ABC):
         """Return the names of the tensors that no update changes; they are stored once."""
         return set(self.state_dict()) if self.frozen else set()
 
-    def rates(self) -> dict[str, float]:
-        """Return factors on the learning rate of its parameters, by name; 1 for those that are not there."""
-        return {}
 
-
-class Head(nn.Module, ABC):
+class Head(Half):
     """Features -> output. A head *is* the task: it owns labels, loss, answers, metrics and growth."""
 
     task: str
+    takes: str = "vectors"
+    """What an encoder must give it."""
     metric: str
     """Name of the score that sums the task up, for progress bars and reports."""
     higher_is_better: bool
@@ -72,13 +86,16 @@ class Head(nn.Module, ABC):
     """A label for the OpenAPI document."""
     answer_type: Any
     """Pydantic model of an answer without its id, for the OpenAPI document."""
-    own_texts: bool = False
-    """Whether the model's own encoder reads the descriptions of classes: its input must be texts."""
+    decides: str = ""
+    """The name, in an answer, of what two versions may decide differently; empty where they are not compared by it."""
     explains: str = ""
     """What `explained` returns, by name."""
 
+    def check(self, input: InputKind) -> None:
+        """Raise SpecificationError where it can't work on such instances."""
+
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Outputs:
         """Return raw outputs for features [batch, width]."""
 
     @abstractmethod
@@ -100,16 +117,23 @@ class Head(nn.Module, ABC):
         """
         self.check_class(name, descriptions)
 
-    @abstractmethod
     def targets(self, labels: Sequence[Label]) -> Tensor:
-        """Return labels as numbers, [batch]: class indices or values."""
+        """Return labels as numbers, [batch], for `summarise`: class indices or values, NaN where a label is no number."""
+        return torch.full((len(labels),), torch.nan)
+
+    def strata(self, labels: Sequence[Label]) -> Sequence[int]:
+        """Return which of its classes each item counts for: rehearsal balances them, metrics tell them apart.
+
+        Empty where the task has no classes.
+        """
+        return []
 
     @abstractmethod
-    def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
+    def loss(self, features: Features, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the loss of each item, [batch]; every label has been admitted. `fresh`, bool [batch], tells new items."""
 
     @abstractmethod
-    def scores(self, outputs: Tensor | None, labels: Sequence[Label]) -> Scores:
+    def scores(self, outputs: Outputs | None, labels: Sequence[Label]) -> Scores:
         """Judge outputs (None where the head was not ready) against labels that may not have been admitted yet."""
 
     @abstractmethod
@@ -121,10 +145,10 @@ class Head(nn.Module, ABC):
         """Return the task's metrics over some items: their scores, and their targets as the column "target"."""
 
     @abstractmethod
-    def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
+    def answers(self, outputs: Outputs, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
 
-    def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
+    def explained(self, outputs: Outputs, label: Label | None) -> Tensor:
         """Return the number that an explanation shares out over the parts of an instance, [batch].
 
         Raises LabelError for a label that the head does not know, and NotExplainable.
@@ -139,7 +163,7 @@ class Head(nn.Module, ABC):
         """Return the scores of an answer that was served, as far as what was kept of it tells them."""
         return {}
 
-    def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label], weights: Tensor) -> None:
+    def observe(self, features: Features, outputs: Outputs | None, labels: Sequence[Label], weights: Tensor) -> None:
         """Take items, with weights [batch], into running statistics.
 
         They have been judged by `outputs` (None where the head was not ready).
@@ -172,17 +196,15 @@ class OnlineModel(nn.Module):
 
     def __init__(self, *, input: InputKind, encoder: Encoder, head: Head) -> None:
         super().__init__()
-        if head.own_texts and not isinstance(input, Text):
-            raise SpecificationError("model.head.descriptions", f'"encoder" takes text inputs, not {input.kind}')
+        head.check(input)
         self.input = input
         self.encoder = encoder
         self.head = head
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # it tells the device without a search
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Outputs:
         """Return the head's raw outputs for one collated batch."""
-        outputs: Tensor = self.head(self.encoder(batch))
-        return outputs
+        return self.head(self.encoder(batch))
 
     def collate(self, prepared: Sequence[Any]) -> Batch:
         """Collate prepared instances into tensors on the model's device."""
@@ -208,17 +230,20 @@ class OnlineModel(nn.Module):
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def rates(self) -> dict[str, float]:
-        """Return the factor on the learning rate of each trainable parameter: its expert's, what the encoder says, or 1."""
+        """Return the factor on the learning rate of each trainable parameter: its expert's, what its half says, or 1."""
         experts = {f"{name}.": module.rate for name, module in self.named_modules() if isinstance(module, Expert)}
-        encoder = {f"encoder.{name}": factor for name, factor in self.encoder.rates().items()}
+        said = {f"{half}.{name}": factor for half, module in self._halves() for name, factor in module.rates().items()}
         return {
-            name: next((factor for prefix, factor in experts.items() if name.startswith(prefix)), encoder.get(name, 1.0))
+            name: next((factor for prefix, factor in experts.items() if name.startswith(prefix)), said.get(name, 1.0))
             for name, _ in self.trainable()
         }
 
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (frozen, live) tensors by name: what no update changes, and what each one may."""
         state: Mapping[str, Tensor] = self.state_dict()
-        fixed = {f"encoder.{name}" for name in self.encoder.fixed()}
+        fixed = {f"{half}.{name}" for half, module in self._halves() for name in module.fixed()}
         frozen = {name: tensor for name, tensor in state.items() if name in fixed}
         return frozen, {name: tensor for name, tensor in state.items() if name not in fixed}
+
+    def _halves(self) -> Sequence[tuple[str, Half]]:
+        return ("encoder", self.encoder), ("head", self.head)

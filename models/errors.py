@@ -26,7 +26,11 @@ class NotExplainable(ModelError):
 
 
 class LabelError(ModelError):
-    """A label that the model's head can't take."""
+    """A label that the model's head can't take; `pointer` is a JSON Pointer to the part of it that is to blame."""
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.pointer = pointer
 
 
 def told(error: Exception) -> str:

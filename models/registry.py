@@ -14,6 +14,7 @@ import torch
 
 from models.base import Encoder, Head, OnlineModel
 from models.encoders.convolutional import Convolutional
+from models.encoders.raw import Raw
 from models.encoders.tabular import Tabular
 from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
@@ -31,8 +32,9 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "sentence": SentenceEncoder,
     "convolutional": Convolutional,
     "torchvision": Backbone,
+    "raw": Raw,
 }
-HEADS: dict[str, Callable[..., Head]] = {"classification": Classification, "regression": Regression}
+HEADS: dict[str, type[Head]] = {"classification": Classification, "regression": Regression}
 
 Specification = Mapping[str, Any]
 
@@ -65,14 +67,21 @@ def build_model(specification: Specification, *, seed: int = 0) -> OnlineModel:
             return _build_custom(spec)
         kind = _build_part(INPUTS, "kind", spec["input"])
         encoder = _build_part(ENCODERS, "name", spec["encoder"], kind)
+        if encoder.gives != (takes := HEADS[spec["head"]["name"]].takes):
+            detail = f"it gives {encoder.gives}, and the head {spec['head']['name']} takes {takes}"
+            raise SpecificationError("model.encoder", detail)
         head = _build_part(HEADS, "name", spec["head"], encoder.width, encoder.plain)
         return OnlineModel(input=kind, encoder=encoder, head=head)
 
 
 def without_weights(specification: Specification) -> dict[str, Any]:
     """Return the specification of the same architecture with no weights to fetch: a checkpoint brings them."""
-    encoder = specification.get("encoder", {})
-    return {**specification, "encoder": {**encoder, "weights": "none"}} if "weights" in encoder else dict(specification)
+    bare = {
+        half: {**options, "weights": "none"}
+        for half in ("encoder", "head")
+        if "weights" in (options := specification.get(half, {}))
+    }
+    return {**specification, **bare}
 
 
 def part(field: str, key: str, known: Mapping[str, Any], specification: Specification | None) -> tuple[Any, dict[str, Any]]:

@@ -22,6 +22,7 @@ from models.experts.bilinear import Bilinear, ClassTexts, Vectors, Words
 from models.experts.ensemble import DEFAULT_EXPERTS, NEIGHBOUR_MEMORY, ClassExperts, Ensemble, Hidden, gradient_experts
 from models.experts.neighbours import ClassNeighbours
 from models.experts.prototype import Prototype
+from models.inputs import InputKind, Text
 from models.metrics import classification_metrics, seen_and_unseen
 from models.mixing import FLOOR, NOTHING, LogisticMix, by_name, let_sleep
 
@@ -51,6 +52,7 @@ class Classification(Head):
     example_label = "cat"
     answer_type = ClassAnswer
     explains = "log_odds"
+    decides = "label"
 
     last_seen: Tensor
     observed: Tensor
@@ -93,7 +95,7 @@ class Classification(Head):
         self.balance = balance
         self.classes: dict[str, int] = {}
         self.descriptions: dict[str, list[str]] = {}
-        self.own_texts = "bilinear" in experts and descriptions == "encoder"
+        self._own_texts = "bilinear" in experts and descriptions == "encoder"
         self.experts = Ensemble(dict(_experts(experts, width, plain or width, hidden, descriptions)))
         self.mix = LogisticMix(len(self.experts))
         self.register_buffer("last_seen", torch.zeros(0, dtype=torch.int64))  # [classes], counted in observed items
@@ -110,6 +112,11 @@ class Classification(Head):
     def labels(self) -> list[str]:
         """The class names in index order."""
         return list(self.classes)
+
+    def check(self, input: InputKind) -> None:
+        """Raise SpecificationError for descriptions that the encoder can't read."""
+        if self._own_texts and not isinstance(input, Text):
+            raise SpecificationError("model.head.descriptions", f'"encoder" takes text inputs, not {input.kind}')
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the log probabilities that each expert gives, [batch, experts, classes]."""
@@ -153,12 +160,16 @@ class Classification(Head):
         index = self.classes[name]
         self.descriptions[name] = list(descriptions)
         self._bilinear.describe(index, descriptions, embed)
-        if self.own_texts and isinstance(prototype := getattr(self.experts, "prototype", None), Prototype):
+        if self._own_texts and isinstance(prototype := getattr(self.experts, "prototype", None), Prototype):
             prototype.describe(index, self._bilinear.texts()[index])
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices, int64 [batch]; -1 for a class that is not known."""
-        return torch.tensor([self.classes.get(str(label), -1) for label in labels], device=self.last_seen.device)
+        return torch.tensor(self.strata(labels), device=self.last_seen.device)
+
+    def strata(self, labels: Sequence[Label]) -> list[int]:
+        """Return class indices; -1 for a class that is not known."""
+        return [self.classes.get(str(label), -1) for label in labels]
 
     def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the cross-entropy of each item, added up over the experts that learn from it, [batch]."""

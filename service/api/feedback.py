@@ -121,7 +121,7 @@ def _label(service: Service, index: int, item: FeedbackItem) -> Label:
     try:
         return service.model.head.parse_label(item.label)
     except LabelError as exc:
-        raise at(f"/feedback/{index}/label", exc) from exc
+        raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 
 
 async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | None]:

@@ -257,12 +257,12 @@ class Over(BaseModel):
 
 
 class Flip(BaseModel):
-    """An item that the two versions answer with different labels; None where no class was known."""
+    """An item that the two versions answer differently; None where one could not answer yet."""
 
     seq: int
-    label: str
-    before: str | None
-    after: str | None
+    label: Any
+    before: Any
+    after: Any
 
 
 class Moved(BaseModel):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from models.base import Answer, Head, Label, OnlineModel, Scores
+from models.base import Answer, Features, Head, Label, OnlineModel, Scores
 from service.learning.arithmetic import subnormals_as_zero
 from service.learning.averaging import WeightAverage
 from service.learning.drift import DriftResponse
@@ -134,7 +134,7 @@ class LearningState:
             for step in steps:
                 self._step(step, items)
         self.model.encoder.eval()
-        classes = targets.tolist() if head.labels else []
+        classes = head.strata(labels)
         served = {**_as_served(head, scores, new), "target": targets}
         self.prequential.record(served, head.metric, classes)
         choices = choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER)
@@ -166,12 +166,11 @@ class LearningState:
         """Return the weights of items, [items]."""
         return torch.tensor([item.weight for item in items], device=self.model.device)
 
-    def _encoded(self, seqs: Sequence[int], items: Sequence[Item]) -> Tensor:
-        """Return the features of items, [items, width], to train on."""
+    def _encoded(self, seqs: Sequence[int], items: Sequence[Item]) -> Features:
+        """Return the features of items to train on."""
         if not self.model.encoder.frozen:
             self.model.encoder.train_on(len(items))
-            encoded: Tensor = self.model.encoder(self.model.collate([item.prepared for item in items]))
-            return encoded
+            return self.model.encoder(self.model.collate([item.prepared for item in items]))
         unknown = {seq: item.prepared for seq, item in zip(seqs, items, strict=True) if seq not in self.features}
         if unknown:
             with torch.no_grad():
@@ -183,7 +182,7 @@ class LearningState:
         if len(self.features) > 4 * self.settings.memory:
             self.features = {seq: self.features[seq] for seq in self.rehearsal.seqs if seq in self.features}
 
-    def _hold(self, seqs: Sequence[int], features: Tensor) -> None:
+    def _hold(self, seqs: Sequence[int], features: Features) -> None:
         if not self.model.encoder.frozen:
             return
         self.features.update(zip(seqs, features.clone(), strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Label, OnlineModel
+from models.base import Head, Label, OnlineModel
 from models.errors import InstanceError
 from service.checkpointing import item
 from service.learning.update import Item
@@ -73,7 +73,7 @@ def compare(spare: Spare, before: Version, after: Version, window: Window) -> di
         },
         "metric": head.metric,
         "metrics": {name: _pair(old, new, name, range(len(old.seqs))) for name in head.averaged},
-        "by_class": _by_class(old, new, head.metric) if head.labels else None,
+        "by_class": _by_class(old, new, head),
         "flipped": len(flips),
         "flips": flips[-MOST_FLIPS:],
         "modules": _moves(old_weights, new_weights),
@@ -106,7 +106,7 @@ def _add(judged: _Judged, model: OnlineModel, seqs: Sequence[int], items: Sequen
         answers = [{}] * len(items) if outputs is None else model.head.answers(outputs, 1)
     judged.seqs += seqs
     judged.labels += labels
-    judged.said += [answer.get("label") for answer in answers]
+    judged.said += [answer.get(model.head.decides) for answer in answers]
     for name, column in scores.items():
         judged.scores[name] += column.tolist()
 
@@ -115,11 +115,14 @@ def _seen(judged: _Judged, version: Version) -> int:
     return sum(seq <= version.last_seq for seq in judged.seqs)
 
 
-def _by_class(old: _Judged, new: _Judged, metric: str) -> dict[str, Any]:
+def _by_class(old: _Judged, new: _Judged, head: Head) -> dict[str, Any] | None:
+    strata = head.strata(old.labels)
+    if old.labels and not strata:
+        return None
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(old.labels):
-        rows[str(label)].append(row)
-    return {label: {"items": len(own), **_pair(old, new, metric, own)} for label, own in sorted(rows.items())}
+    for row, (label, index) in enumerate(zip(old.labels, strata, strict=True)):
+        rows[head.labels[index] if index >= 0 else str(label)].append(row)
+    return {label: {"items": len(own), **_pair(old, new, head.metric, own)} for label, own in sorted(rows.items())}
 
 
 def _pair(old: _Judged, new: _Judged, name: str, rows: Sequence[int]) -> Pair:
