@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ def regression_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
         "rmse": float(np.sqrt(_mean(mse))),
         "r2": 1 - _mean(mse) / variance if variance > 0 else float("nan"),
     }
+
+
+def means(columns: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
+    """Return the means of columns, each [items], over the items that they say something of."""
+    return {name: _mean(columns[name].double().cpu().numpy()) for name in names}
 
 
 def _mean(values: Column) -> float:

@@ -16,7 +16,8 @@ from models.errors import LabelError
 from models.experts.ensemble import DEFAULT_EXPERTS, NEIGHBOUR_MEMORY, Ensemble, Hidden, ValueExperts, gradient_experts
 from models.experts.neighbours import ValueNeighbours
 from models.inputs import FLOAT_LIMIT
-from models.metrics import regression_metrics
+from models.intervals import ConformalInterval
+from models.metrics import means, regression_metrics
 from models.mixing import ErrorMix, by_name
 from models.statistics import RunningMoments
 
@@ -24,9 +25,11 @@ Z_LIMIT = 10.0
 
 
 class ValueAnswer(BaseModel):
-    """The predicted number."""
+    """The predicted number, and the interval that holds the true one as often as `coverage` promises."""
 
     value: float
+    low: Annotated[float | None, Field(description="Null before the first label.")]
+    high: float | None
 
 
 class Regression(Head):
@@ -35,7 +38,7 @@ class Regression(Head):
     task = "regression"
     metric = "mae"
     higher_is_better = False
-    averaged = ("mae", "mse")
+    averaged = ("mae", "mse", "coverage")
     label_type = Annotated[float, Strict(), Field(allow_inf_nan=False)]
     example_label = 3.2
     answer_type = ValueAnswer
@@ -48,8 +51,12 @@ class Regression(Head):
         *,
         experts: ValueExperts = list(DEFAULT_EXPERTS),  # noqa: B006  # read only
         hidden: Hidden = [128, 128],  # noqa: B006
+        coverage: Annotated[
+            float, Field(gt=0, lt=1, description="Share of the true numbers that is to be inside the interval of an answer.")
+        ] = 0.9,
     ) -> None:
         super().__init__()
+        self.interval = ConformalInterval(coverage)
         self.moments = RunningMoments(1)
         self.experts = Ensemble(dict(gradient_experts(experts, width, plain or width, hidden, outputs=1)))
         self.neighbours = ValueNeighbours(plain or width, capacity=NEIGHBOUR_MEMORY) if "neighbours" in experts else None
@@ -86,15 +93,18 @@ class Regression(Head):
         return self.experts.loss(features, fresh, lambda outputs: F.huber_loss(outputs, targets, reduction="none").squeeze(1))
 
     def scores(self, outputs: Tensor | None, labels: Sequence[Label]) -> Scores:
-        """Return the absolute and the squared error of each item."""
+        """Return the absolute and the squared error of each item, whether it was inside the interval, and how wide that was."""
         assert outputs is not None, "a regression can always answer"
-        errors = self.mix(outputs) - self.targets(labels)
-        return {"mae": errors.abs(), "mse": errors.square()}
+        errors = (self.mix(outputs) - self.targets(labels)).abs()
+        half = self.interval().expand_as(errors)
+        inside = torch.where(half.isnan(), torch.nan, (errors <= half).double())
+        return {"mae": errors, "mse": errors.square(), "coverage": inside, "width": 2 * half}
 
     def observe(self, features: Tensor, outputs: Tensor | None, labels: Sequence[Label], weights: Tensor) -> None:
-        """Move the weights of the experts by their errors, and let the neighbours take the items in."""
+        """Move interval and weights of the experts by the errors, and let the neighbours take the items in."""
         targets = self.targets(labels)
         if outputs is not None:
+            self.interval.observe((self.mix(outputs) - targets).abs())
             self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std())
         if self.neighbours is not None:
             self.neighbours.observe(features, targets)
@@ -104,12 +114,16 @@ class Regression(Head):
         return scores["mae"] / self.moments.std()
 
     def summarise(self, columns: Scores) -> dict[str, float]:
-        """Return MAE, RMSE and R2 over the window."""
-        return regression_metrics(columns)
+        """Return MAE, RMSE, R2, and the coverage and mean width of the intervals over the window."""
+        return {**regression_metrics(columns), **means(columns, ("coverage", "width"))}
 
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
-        """Return the predicted number of each item."""
-        return [{"value": value} for value in self.mix(outputs).tolist()]
+        """Return the predicted number of each item with its interval."""
+        half = self.interval().item()
+        values: list[float] = self.mix(outputs).tolist()
+        if math.isnan(half):
+            return [{"value": value, "low": None, "high": None} for value in values]
+        return [{"value": value, "low": value - half, "high": value + half} for value in values]
 
     def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
         """Return the predicted number of each item, float64 [batch]."""
@@ -119,13 +133,16 @@ class Regression(Head):
         return mixed
 
     def kept(self, answer: Answer) -> Answer:
-        """Return the number."""
+        """Return the number and its interval."""
         return answer
 
     def judge(self, kept: Answer, label: Label) -> dict[str, float]:
-        """Return the absolute and the squared error."""
-        error = abs(kept["value"] - float(label))
-        return {"mae": error, "mse": error**2}
+        """Return the scores."""
+        value, low, high = float(label), kept["low"], kept["high"]
+        error = abs(kept["value"] - value)
+        known = low is not None
+        inside = float(low <= value <= high) if known else math.nan
+        return {"mae": error, "mse": error**2, "coverage": inside, "width": high - low if known else math.nan}
 
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""

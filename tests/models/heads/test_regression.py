@@ -12,9 +12,9 @@ from models.heads.regression import Regression
 def test_before_any_label_the_answer_is_zero_and_then_the_mean() -> None:
     head = Regression(3, experts=["linear"])
     features = torch.ones(1, 3)
-    assert head.answers(head(features), None) == [{"value": 0.0}]
+    assert head.answers(head(features), None) == [{"value": 0.0, "low": None, "high": None}]
     head.admit([10.0, 20.0])
-    assert head.answers(head(features), None) == [{"value": 15.0}]
+    assert head.answers(head(features), None) == [{"value": 15.0, "low": None, "high": None}]
 
 
 def test_scores_are_errors_on_the_scale_of_the_label() -> None:
@@ -69,6 +69,8 @@ def test_what_is_kept_of_an_answer_judges_as_the_head_would_have() -> None:
     head = Regression(3)
     head.admit([10.0, 20.0])
     outputs = head(torch.ones(1, 3))
-    (answer,) = head.answers(outputs, None)
-    scores = head.scores(outputs, [12.0])
-    assert head.judge(head.kept(answer), 12.0) == pytest.approx({name: column.item() for name, column in scores.items()})
+    for label in (12.0, 90.0):
+        (answer,) = head.answers(outputs, None)
+        scores = {name: column.item() for name, column in head.scores(outputs, [label]).items()}
+        assert head.judge(head.kept(answer), label) == pytest.approx(scores, nan_ok=True)
+        head.observe(torch.ones(1, 3), outputs, [label], torch.ones(1))
