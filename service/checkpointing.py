@@ -127,7 +127,7 @@ def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item
     """Make an entry of the log ready to learn from; its instance is left out where it is `encoded`. Raises InstanceError."""
     answer = None if entry.answer is None else json.loads(entry.answer)
     prepared = None if entry.seq in encoded else kind.prepare(kind.load(entry.instance))
-    return Item(prepared, json.loads(entry.label), entry.weight, answer)
+    return Item(prepared, json.loads(entry.label), entry.weight, answer, entry.replaces)
 
 
 def recall_features(state: LearningState, store: FeatureStore, seqs: Iterable[int]) -> None:

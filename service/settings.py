@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -137,6 +137,15 @@ class LimitSettings(Section):
     )
 
 
+class TimeoutSettings(Section):
+    """What a prediction is taken to be labelled with when no label has come for it in time: a click that never comes."""
+
+    seconds: Annotated[
+        NonNegativeFloat, Field(description="Age at which a prediction without a label gets this one; 0: never.")
+    ] = 0.0
+    label: Annotated[Any, Field(description="The label, as /feedback takes it. A real one that comes later replaces it.")] = ""
+
+
 class Settings(Section):
     """All settings of a service."""
 
@@ -145,6 +154,7 @@ class Settings(Section):
     learner: LearnerSettings = LearnerSettings()
     serving: ServingSettings = ServingSettings()
     explanations: ExplanationSettings = ExplanationSettings()
+    timeout: TimeoutSettings = TimeoutSettings()
     store: StoreSettings = StoreSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()

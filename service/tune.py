@@ -22,10 +22,12 @@ from rich.table import Table
 
 from models.base import Head
 from models.errors import ModelError
+from models.inputs import InputKind
 from service.checkpointing import CLASSES, Shaping, declaration, first_state, item
 from service.evaluate.courses import OwnCourse
 from service.learner import use_deterministic_torch
 from service.learning.gate import UpdateRefused
+from service.learning.update import Item
 from service.replay import ReplayImpossible, ascending
 from service.store import Entry, FeedbackLog, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
@@ -200,13 +202,13 @@ def scores_of(data: Path, shaping: Shaping, seqs: Sequence[int]) -> list[float]:
     course = OwnCourse("trial", first_state(shaping, "cpu"))
     feedback = EmbeddedFeedbackLog(DataDirectory(data).open())
     kind = course.state.model.input
+    numbers: dict[int, int] = {}
     try:
         for entry_kind, entries in groupby(_entries(feedback, seqs), key=lambda entry: entry.kind):
             if entry_kind == "class":
                 course.state.declare([declaration(entry) for entry in entries])
                 continue
-            # The answer that was served then was another model's: these settings are to be judged by their own.
-            items = (replace(item(kind, entry), answer=None) for entry in entries)
+            items = _items(kind, entries, numbers)
             while group := list(islice(items, GROUP)):
                 course.take(group)
     except (UpdateRefused, ModelError):
@@ -214,6 +216,15 @@ def scores_of(data: Path, shaping: Shaping, seqs: Sequence[int]) -> list[float]:
     finally:
         feedback.close()
     return course.scores
+
+
+def _items(kind: InputKind, entries: Iterator[Entry], numbers: dict[int, int]) -> Iterator[Item]:
+    """Yield items to learn, and note the number that each has in the course by its sequence number in the log."""
+    for entry in entries:
+        numbers[entry.seq] = len(numbers) + 1
+        earlier = None if entry.replaces is None else numbers.get(entry.replaces)
+        # The answer that was served then was another model's: these settings are to be judged by their own.
+        yield replace(item(kind, entry), answer=None, replaces=earlier)
 
 
 def _entries(feedback: FeedbackLog, seqs: Sequence[int]) -> Iterator[Entry]:

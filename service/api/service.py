@@ -18,6 +18,7 @@ from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
 from service.api.problems import BACKLOG, RETRY_AFTER, Problem, at
+from service.api.timeouts import Timeouts, timeout_label
 from service.checkpointing import Shaping, available
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
@@ -60,6 +61,7 @@ class Service:
             checkpoints,
             queue=settings.explanations.queue,
         )
+        self.timeouts = self._timeouts()
         self._decoders = ThreadPoolExecutor(serving.decoders, thread_name_prefix="decoder")
         self._decoding = 0
         self._on_ready = on_ready
@@ -75,6 +77,8 @@ class Service:
 
         follower = Follower(self.checkpoints, self.engine, publish)
         follower.start()
+        if self.timeouts is not None:
+            self.timeouts.start()
         try:
             yield
         finally:
@@ -99,10 +103,13 @@ class Service:
 
     def check_backlog(self) -> None:
         """Raise Problem 429 where too much waits for the learner."""
-        serving = self.served.now
-        lag = self.feedback.end() - (serving.version.last_seq if serving else 0)
+        lag = self._lag()
         if lag >= self.settings.limits.backlog:
             raise Problem(BACKLOG, f"{lag} items wait for the learner", headers=RETRY_AFTER)
+
+    def _lag(self) -> int:
+        serving = self.served.now
+        return self.feedback.end() - (serving.version.last_seq if serving else 0)
 
     def _publish(self, serving: Serving) -> None:
         first = self.served.now is None
@@ -113,7 +120,22 @@ class Service:
             gc.freeze()
             self._on_ready()
 
+    def _timeouts(self) -> Timeouts | None:
+        timeout = self.settings.timeout
+        if not timeout.seconds:
+            return None
+        label = timeout_label(self.model.head, timeout, self.settings.store)
+        return Timeouts(
+            label,
+            timeout.seconds,
+            feedback=self.feedback,
+            journal=self.journal,
+            has_room=lambda: 2 * self._lag() < self.settings.limits.backlog,
+        )
+
     def _close(self, follower: Follower) -> None:
+        if self.timeouts is not None:
+            self.timeouts.stop()
         follower.stop()
         self.engine.close()
         self.examiner.close()

@@ -5,7 +5,7 @@ A memory keeps sequence numbers, not copies: the log is the data. An update reme
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,9 @@ class Memory(Protocol):
 
     def remember(self, seqs: Sequence[int], classes: Sequence[int], choices: np.random.Generator) -> None:
         """Take in items that have been learned, with their class indices (all 0 where the task has none)."""
+
+    def forget(self, seqs: Collection[int]) -> None:
+        """Let go of these items, whether they are remembered or not."""
 
     def shorten(self) -> None:
         """Let go of what was learned long ago: the data has changed."""
@@ -54,6 +57,10 @@ class Recent:
         """Take in the newest items; the oldest go."""
         self._seqs.extend(seqs)
         del self._seqs[: -self.reach * self._age]
+
+    def forget(self, seqs: Collection[int]) -> None:
+        """Let go of these items."""
+        self._seqs = _without(self._seqs, seqs)
 
     def shorten(self) -> None:
         """Nothing to do: it is short."""
@@ -95,6 +102,10 @@ class Reservoir:
                 self._seqs.append(seq)
             elif (place := int(choices.integers(self._seen))) < self.capacity:
                 self._seqs[place] = seq
+
+    def forget(self, seqs: Collection[int]) -> None:
+        """Let go of these items; the next ones take their places."""
+        self._seqs = _without(self._seqs, seqs)
 
     def shorten(self) -> None:
         """Start again from nothing."""
@@ -153,6 +164,12 @@ class BalancedReservoir:
                 own.append(seq)
         self._held = {label: held for label, held in self._held.items() if held}
 
+    def forget(self, seqs: Collection[int]) -> None:
+        """Let go of these items."""
+        if seqs:
+            kept = {label: _without(held, seqs) for label, held in self._held.items()}
+            self._held = {label: held for label, held in kept.items() if held}
+
     def shorten(self) -> None:
         """Start again from nothing."""
         self._seen, self._held, self._full = {}, {}, set()
@@ -198,6 +215,11 @@ class Mixed:
         self._recent.remember(seqs, classes, choices)
         self._lasting.remember(seqs, classes, choices)
 
+    def forget(self, seqs: Collection[int]) -> None:
+        """Let go of these items in both memories."""
+        self._recent.forget(seqs)
+        self._lasting.forget(seqs)
+
     def shorten(self) -> None:
         """Let go of what was learned long ago."""
         self._lasting.shorten()
@@ -218,6 +240,10 @@ class Mixed:
         """Take a state that `tensors` returned."""
         for name, memory in (("recent.", self._recent), ("lasting.", self._lasting)):
             memory.load({key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)})
+
+
+def _without(seqs: list[int], gone: Collection[int]) -> list[int]:
+    return [seq for seq in seqs if seq not in gone] if gone else seqs
 
 
 MEMORIES: dict[str, Callable[[int, int], Memory]] = {

@@ -32,6 +32,8 @@ class Item:
     weight: float = 1.0
     answer: Answer | None = None
     """What was kept of the answer that was served, where the label is for one."""
+    replaces: int | None = None
+    """The sequence number of the label that this one corrects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class LearningState:
         if self.drift.watch(head.losses(scores), seqs[-1], self.version + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
         self.rehearsal.remember(seqs, classes or [0] * len(seqs), choices)
+        self.rehearsal.forget({item.replaces for item in new if item.replaces is not None})
         return served
 
     def _follow(self) -> None:

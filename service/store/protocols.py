@@ -37,6 +37,8 @@ class NewEntry:
     """The version that made the prediction."""
     answer: str | None = None
     """What was kept of its answer, as JSON."""
+    only_first: bool = False
+    """Left out where the prediction has a label already; the append then gives that one's sequence number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Entry:
     prediction_id: str | None
     predicted_by: int | None
     answer: str | None
+    replaces: int | None
+    """The label that the same prediction had before: this one corrects it."""
     received_at: float
     """Seconds since the epoch; recorded, never computed with."""
 
@@ -62,7 +66,8 @@ class FeedbackLog(Protocol):
     def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
         """Append all entries or none; the future gives their sequence numbers once they are on stable storage.
 
-        An entry whose key is known gets the sequence number that the key has. The future raises KeyReused,
+        An entry whose key is known gets the sequence number that the key has; one for a prediction that has a label
+        already replaces that. The future raises KeyReused,
         KeyBusy, MissingInstance or StoreUnavailable. Raises LogBusy at once when too much waits already.
         """
 
@@ -123,6 +128,9 @@ class PredictionJournal(Protocol):
 
     def get(self, ids: Sequence[str]) -> dict[str, Prediction]:
         """Return the predictions that are known by these ids."""
+
+    def older(self, seconds: float, after: int, limit: int) -> tuple[list[Prediction], int]:
+        """Return at most `limit` predictions of at least this age after a place, in order, and the place of the last."""
 
     def close(self) -> None:
         """Write what waits and stop."""

@@ -32,6 +32,17 @@ def test_another_process_finds_it_a_moment_later_and_a_reopened_journal_too(open
     assert open_journal().get([prediction(2).id])
 
 
+def test_predictions_of_an_age_are_listed_in_order_from_a_place_on(open_journal: Opener) -> None:
+    journal = open_journal()
+    journal.put([prediction(1), prediction(2), prediction(3)])
+    wait_for(lambda: len(journal.older(0, 0, 10)[0]) == 3, "the journal to write", 5)
+    first, place = journal.older(0, 0, 2)
+    rest, end = journal.older(0, place, 2)
+    assert [*first, *rest] == [prediction(1), prediction(2), prediction(3)]
+    assert journal.older(0, end, 2) == ([], end)
+    assert journal.older(30, 0, 10) == ([], 0)
+
+
 def test_closing_writes_what_waits(open_journal: Opener) -> None:
     first = open_journal()
     first.put([prediction(number) for number in range(1000)])

@@ -51,6 +51,18 @@ def test_it_goes_on_from_its_saved_state_as_if_never_interrupted(policy: str) ->
     assert whole.pick(8, choices_for(0, 3, Purpose.REHEARSE)) == second.pick(8, choices_for(0, 3, Purpose.REHEARSE))
 
 
+@pytest.mark.parametrize("policy", MEMORIES)
+@given(st.sets(st.integers(0, 39), max_size=40))
+def test_what_is_forgotten_is_never_picked_again_and_the_rest_stays(policy: str, gone: set[int]) -> None:
+    memory = MEMORIES[policy](50, 50)
+    memory.remember(range(40), [seq % 3 for seq in range(40)], choices_for(0, 1, Purpose.REMEMBER))
+    memory.forget(gone)
+    assert set(memory.seqs) == set(range(40)) - gone
+    assert not gone & set(memory.pick(200, choices_for(0, 2, Purpose.REHEARSE)))
+    memory.remember([40], [0], choices_for(0, 3, Purpose.REMEMBER))
+    assert set(memory.seqs) == set(range(41)) - gone
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=300), st.integers(6, 40))
 def test_a_balanced_memory_never_drops_a_class_and_holds_its_capacity(classes: list[int], capacity: int) -> None:
     memory = BalancedReservoir(capacity)

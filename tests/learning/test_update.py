@@ -123,6 +123,15 @@ def test_rehearsal_takes_what_was_learned_before() -> None:
     assert set(step.rehearsed) <= set(range(1, 21))
 
 
+def test_a_label_that_was_corrected_is_not_rehearsed_any_more() -> None:
+    state = LearningState(plain_model(), LearningSettings())
+    known = items(10)
+    learn(state, known, 1, 8)
+    known[9] = replace(known[9], replaces=3)
+    learn(state, known, 9, 9)
+    assert set(state.rehearsal.seqs) == set(range(1, 10)) - {3}
+
+
 def test_items_are_judged_before_they_are_learned_from() -> None:
     state = LearningState(plain_model(), SETTINGS)
     known = {seq: Item([1.0, 2.0, 3.0, 4.0], f"new {seq}") for seq in range(1, 11)}

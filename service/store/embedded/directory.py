@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
 
-FORMAT = 3
+FORMAT = 4
 
 
 class DataDirectory:

@@ -84,6 +84,16 @@ class EmbeddedPredictionJournal:
                     known[id] = Prediction(id, *row)
         return known
 
+    def older(self, seconds: float, after: int, limit: int) -> tuple[list[Prediction], int]:
+        """Return written predictions of at least this age after a place, and the place of the last."""
+        query = (
+            "SELECT number, id, version, instance, answer FROM predictions"
+            " WHERE number > ? AND written_at <= ? ORDER BY number LIMIT ?"
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query, (after, time.time() - seconds, limit)).fetchall()
+        return [Prediction(id.hex(), *rest) for _, id, *rest in rows], rows[-1][0] if rows else after
+
     def close(self) -> None:
         """Write what waits and stop."""
         with self._changed:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.database import Database
@@ -40,12 +41,14 @@ CREATE TABLE IF NOT EXISTS feedback (
   prediction_id TEXT,
   predicted_by INTEGER,
   answer TEXT,
+  replaces INTEGER,
   received_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (kind, key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS feedback_prediction ON feedback (prediction_id, seq) WHERE prediction_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = "seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, received_at"
+COLUMNS = "seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, replaces, received_at"
 
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
 READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
@@ -240,9 +243,12 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
             return int(known[0])
     if entry.instance is None:
         raise MissingInstance(index)
+    earlier = _label_of(connection, entry.prediction_id)
+    if entry.only_first and earlier is not None:
+        return earlier
     cursor = connection.execute(
-        "INSERT INTO feedback (kind, instance, label, weight, key, digest, prediction_id, predicted_by, answer, received_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO feedback (kind, instance, label, weight, key, digest, prediction_id, predicted_by, answer, replaces,"
+        " received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.kind,
             entry.instance,
@@ -253,6 +259,7 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
             entry.prediction_id,
             entry.predicted_by,
             entry.answer,
+            earlier,
             time.time(),
         ),
     )
@@ -260,21 +267,18 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     return cursor.lastrowid
 
 
+def _label_of(connection: sqlite3.Connection, prediction_id: str | None) -> int | None:
+    """Return the latest label that a prediction has."""
+    if prediction_id is None:
+        return None
+    query = "SELECT max(seq) FROM feedback WHERE prediction_id = ?"
+    seq: int | None = connection.execute(query, (prediction_id,)).fetchone()[0]
+    return seq
+
+
 def _keys(entries: Sequence[NewEntry]) -> set[tuple[EntryKind, str]]:
     return {(entry.kind, entry.key) for entry in entries if entry.key is not None}
 
 
-def _entry(row: tuple[int, EntryKind, bytes, str, float, str | None, str | None, int | None, str | None, float]) -> Entry:
-    seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, received_at = row
-    return Entry(
-        seq=seq,
-        kind=kind,
-        instance=instance,
-        label=label,
-        weight=weight,
-        key=key,
-        prediction_id=prediction_id,
-        predicted_by=predicted_by,
-        answer=answer,
-        received_at=received_at,
-    )
+def _entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(**dict(zip(COLUMNS.split(", "), row, strict=True)))
