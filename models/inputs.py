@@ -156,7 +156,7 @@ class Record(JsonKind):
     def collate(self, prepared: Sequence[Mapping[str, Any]]) -> Batch:
         """Return {"numbers": float64 [batch, n], NaN = missing, "strings": int64 [batch, s], -1 = missing}."""
         rows = [[_number(record.get(name)) for name in self.numbers] for record in prepared]
-        codes = [[_code(name, record.get(name)) for name in self.strings] for record in prepared]
+        codes = [[code_of(name, record.get(name)) for name in self.strings] for record in prepared]
         numbers = torch.tensor(rows, dtype=torch.float64).reshape(len(prepared), len(self.numbers))
         return {
             "numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT),
@@ -173,7 +173,7 @@ def _number(value: float | bool | None) -> float:
 
 
 @lru_cache(maxsize=8192)
-def _code(name: str, value: str | None) -> int:
+def code_of(name: str, value: str | None) -> int:
     """Return 62 stable bits for a field's string; Python's own hash differs from process to process."""
     if value is None:
         return -1

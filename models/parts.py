@@ -60,6 +60,16 @@ def text_parts(text: str, prepare: Callable[[str], Any]) -> Parts:
     )
 
 
+def event_parts(events: Sequence[str], prepare: Callable[[Sequence[str]], Any]) -> Parts:
+    """Cut a sequence into its events; one that is left out did not happen."""
+    return Parts(
+        count=len(events),
+        baseline="the sequence without the event",
+        keep=lambda present: prepare([event for event, kept in zip(events, present, strict=True) if kept]),
+        shaped=list,
+    )
+
+
 def tokens(text: str) -> list[tuple[int, int]]:
     """Return where each word and each sign starts and ends, in characters."""
     return [match.span() for match in WORD.finditer(text)]

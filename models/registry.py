@@ -15,6 +15,7 @@ import torch
 from models.base import Encoder, Head, OnlineModel
 from models.encoders.convolutional import Convolutional
 from models.encoders.raw import Raw
+from models.encoders.sequence import Recurrent
 from models.encoders.tabular import Tabular
 from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
@@ -24,14 +25,22 @@ from models.heads.regression import Regression
 from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
 from models.options import check_options
+from models.sequences import Events
 
-INPUTS: dict[str, Callable[..., InputKind]] = {"vector": Vector, "record": Record, "text": Text, "image": Picture}
+INPUTS: dict[str, Callable[..., InputKind]] = {
+    "vector": Vector,
+    "record": Record,
+    "text": Text,
+    "image": Picture,
+    "sequence": Events,
+}
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "tabular": Tabular,
     "text": HashedText,
     "sentence": SentenceEncoder,
     "convolutional": Convolutional,
     "torchvision": Backbone,
+    "sequence": Recurrent,
     "raw": Raw,
 }
 HEADS: dict[str, type[Head]] = {"classification": Classification, "regression": Regression}

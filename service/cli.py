@@ -34,6 +34,7 @@ class Template(StrEnum):
     digits = "digits"
     record = "record"
     text = "text"
+    behaviour = "behaviour"
     image = "image"
     transfer = "transfer"
     zeroshot = "zeroshot"
@@ -45,6 +46,7 @@ class Demo(StrEnum):
 
     digits = "digits"
     sentiment = "sentiment"
+    behaviour = "behaviour"
     transfer = "transfer"
     zeroshot = "zeroshot"
     teach = "teach"

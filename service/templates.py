@@ -34,6 +34,11 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "text"},
         "head": {"name": "classification", "experts": ["linear", "bayes"], "labels": "open"},
     },
+    "behaviour": {
+        "input": {"kind": "sequence", "length": 32},
+        "encoder": {"name": "sequence"},
+        "head": {"name": "classification", "labels": "open"},
+    },
     "zeroshot": {
         "input": {"kind": "image", "size": 32},
         "encoder": {"name": "convolutional"},
@@ -64,6 +69,7 @@ ABOUT = {
     "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
     "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
     "text": "Texts of any language, as hashed words and pieces of words.",
+    "behaviour": "Sequences of events, by name; the label is the event that followed.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",
     "teach": "The same, and classes can be described: POST /classes makes one known before its first label.",
