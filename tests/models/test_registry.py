@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from models.errors import SpecificationError
-from models.registry import build_model, resolve, without_weights
+from models.registry import INPUTS, build_model, resolve, without_weights
 
 VECTOR = {"kind": "vector", "length": 3}
 MLP = {"name": "tabular", "hidden": [4]}
 CLASSES = {"name": "classification"}
+
+KINDS = ", ".join(sorted(INPUTS))
 
 
 def spec(**parts: Any) -> dict[str, Any]:
@@ -39,8 +41,8 @@ def test_a_resolved_specification_names_every_default_and_stays_as_it_is() -> No
 @pytest.mark.parametrize(
     ("wrong", "field", "says"),
     [
-        ({"input": {}}, "model.input.kind", "missing; allowed: image, record, text, vector"),
-        ({"input": {"kind": "sound"}}, "model.input.kind", "'sound' is not one of image, record, text, vector"),
+        ({"input": {}}, "model.input.kind", f"missing; allowed: {KINDS}"),
+        ({"input": {"kind": "sound"}}, "model.input.kind", f"'sound' is not one of {KINDS}"),
         ({"input": {"kind": "vector"}}, "model.input.length", "required"),
         ({"input": {"kind": "vector", "length": 0}}, "model.input.length", "greater than 0"),
         (
