@@ -21,6 +21,7 @@ from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
 from models.errors import SpecificationError, told
 from models.heads.classification import Classification
+from models.heads.recognition import Recognition
 from models.heads.regression import Regression
 from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
@@ -43,7 +44,11 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "sequence": Recurrent,
     "raw": Raw,
 }
-HEADS: dict[str, type[Head]] = {"classification": Classification, "regression": Regression}
+HEADS: dict[str, type[Head]] = {
+    "classification": Classification,
+    "recognition": Recognition,
+    "regression": Regression,
+}
 
 Specification = Mapping[str, Any]
 

@@ -38,6 +38,7 @@ class Template(StrEnum):
     image = "image"
     transfer = "transfer"
     zeroshot = "zeroshot"
+    recognition = "recognition"
     teach = "teach"
 
 
@@ -50,6 +51,7 @@ class Demo(StrEnum):
     transfer = "transfer"
     zeroshot = "zeroshot"
     teach = "teach"
+    recognition = "recognition"
 
 
 class Peers(StrEnum):

@@ -49,6 +49,11 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
         "head": {"name": "classification", "experts": ["linear", "prototype"], "labels": "open"},
     },
+    "recognition": {
+        "input": {"kind": "image"},
+        "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
+        "head": {"name": "recognition", "unknown": 0.05},
+    },
     "teach": {
         "input": {"kind": "image"},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
@@ -72,7 +77,8 @@ ABOUT = {
     "behaviour": "Sequences of events, by name; the label is the event that followed.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",
-    "teach": "The same, and classes can be described: POST /classes makes one known before its first label.",
+    "recognition": "Pictures of somebody or something: one makes an identity, and who is not known is answered as null.",
+    "teach": "As in transfer, and classes can be described: POST /classes makes one known before its first label.",
     "image": "Pictures, through a torchvision model that learns as a whole.",
 }
 PARTS: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {

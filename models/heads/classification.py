@@ -50,7 +50,7 @@ class Classification(Head):
     averaged = ("accuracy", "log_loss")
     label_type = LabelName | LabelNumber
     example_label = "cat"
-    answer_type = ClassAnswer
+    answer_type: Any = ClassAnswer
     explains = "log_odds"
     decides = "label"
 
@@ -165,11 +165,12 @@ class Classification(Head):
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices, int64 [batch]; -1 for a class that is not known."""
-        return torch.tensor(self.strata(labels), device=self.last_seen.device)
+        return torch.tensor([self.classes.get(str(label), -1) for label in labels], device=self.last_seen.device)
 
     def strata(self, labels: Sequence[Label]) -> list[int]:
-        """Return class indices; -1 for a class that is not known."""
-        return [self.classes.get(str(label), -1) for label in labels]
+        """Return class indices."""
+        indices: list[int] = self.targets(labels).tolist()
+        return indices
 
     def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the cross-entropy of each item, added up over the experts that learn from it, [batch]."""

@@ -51,7 +51,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             client, stream, score=is_right, metric="accuracy", baselines=[Transitions(), Majority()], console=running.console
         )
         title = "the next event of a visit; the shop is rebuilt half-way"
-        show(course, title=title, window=150, report=report, plot=plot, console=running.console)
+        show(course, title=title, over=150, report=report, plot=plot, console=running.console)
         if not once:
             instance = json.dumps({"instances": [["from:newsletter", "video", "view:bikes"]], "top_k": 2})
             running.serve_on([f"curl -s {running.url}/predict --json '{instance}'"])

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import httpx
@@ -106,17 +107,26 @@ def told(scores: Sequence[float]) -> dict[str, float]:
     return {name: round(float(np.mean(part)), 4) for name, part in parts.items()}
 
 
-def show(course: Course, *, title: str, window: int, report: Path, plot: Path, console: Console, **more: Any) -> None:
-    """Write the report and the picture, and print the figures. `more` goes into the report."""
+def show(
+    course: Course,
+    *,
+    title: str,
+    over: int,
+    report: Path,
+    plot: Path,
+    console: Console,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write the report and the picture, with means over so many items, and print the figures. `more` goes into the report."""
     figures = {**course.figures(), **more}
     report.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     draw_curves(
         plot,
-        {name: sliding_mean(scores, window) for name, scores in course.scores.items()},
+        {name: sliding_mean(scores, over) for name, scores in course.scores.items()},
         {},
         title=f"everlearn demo: {title}",
         x="items, each predicted before its label was sent",
-        y=f"{course.metric} over the last {window}",
+        y=f"{course.metric} over the last {over}",
         legend="",
     )
     width = max(map(len, course.scores))

@@ -38,7 +38,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
         )
         said = client.post("/predict", json={"instances": list(ASKED)}).raise_for_status().json()["predictions"]
         answers = {text: answer["label"] for text, answer in zip(ASKED, said, strict=True)}
-        show(course, title="reviews", window=100, report=report, plot=plot, console=running.console, answers=answers)
+        show(course, title="reviews", over=100, report=report, plot=plot, console=running.console, more={"answers": answers})
         lines = [f"  {label:9} {text}" for text, label in answers.items()]
         running.console.print("It now says:\n" + "\n".join(lines), markup=False)
         if not once:
