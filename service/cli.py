@@ -33,6 +33,7 @@ class Template(StrEnum):
 
     digits = "digits"
     record = "record"
+    numbers = "numbers"
     text = "text"
     behaviour = "behaviour"
     image = "image"
@@ -48,6 +49,7 @@ class Demo(StrEnum):
     digits = "digits"
     sentiment = "sentiment"
     behaviour = "behaviour"
+    prices = "prices"
     transfer = "transfer"
     zeroshot = "zeroshot"
     teach = "teach"

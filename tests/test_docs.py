@@ -1,19 +1,25 @@
-"""The Python in docs/, executed."""
+"""The Python in docs/, executed, and the curl lines of its pages, on a fresh service of the page's configuration."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running import ROOT
+from service.templates import render
+from tests.answers import check_commands
+from tests.running import ROOT, RunningService
 
 EXAMPLES = [
     pytest.param(code, id=f"{path.name}-{number}")
     for path in sorted((ROOT / "docs").glob("*.md"))
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S))
 ]
+
+
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if "```console" in path.read_text()]
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
@@ -28,3 +34,15 @@ def test_the_notebook_example_learns() -> None:
     (example,) = (each.values[0] for each in EXAMPLES if each.id == "learning.md-0")
     exec(example, names)  # type: ignore[arg-type]
     assert names["state"].metrics()["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_curl_lines_of_a_page_give_the_answers_that_it_shows(page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    config = re.search(r"^```toml\n(.*?)^```", text, re.M | re.S)
+    template = re.search(r"everlearn init --template (\w+)", text)
+    assert template
+    examples = re.findall(r"^\$ (curl .*)\n(.*)$", text, re.M)
+    assert len(examples) == text.count("$ curl")
+    with RunningService(tmp_path, config[1] if config else render(template[1])) as service:
+        check_commands(examples, service.url)
