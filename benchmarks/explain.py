@@ -15,6 +15,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,8 +28,10 @@ from sklearn.datasets import load_digits
 from benchmarks.interference import ask, measure, pin, predict_request, request
 from models.explanation import explain
 from models.registry import build_model
+from service.demo.reviews import reviews
 from service.learning.update import Item, LearningState
 from service.settings import ExplanationSettings, LearningSettings
+from service.templates import render
 from tests.running import DIGITS, RunningService, learn
 
 INSTANCES = 200
@@ -51,6 +54,11 @@ def _records() -> tuple[list[dict[str, Any]], list[str]]:
         for row in pictures
     ]
     return rows, labels
+
+
+def _texts() -> tuple[list[str], list[str]]:
+    texts, labels = zip(*islice(reviews(np.random.default_rng(0)), 1000), strict=True)
+    return list(texts), list(labels)
 
 
 def _pictures(side: int) -> tuple[list[dict[str, str]], list[str]]:
@@ -91,6 +99,7 @@ name = "classification"
 KINDS: dict[str, tuple[str, Callable[[], tuple[list[Any], list[str]]], int, int]] = {
     "vector of 64": (DIGITS, _digits, 500, ASKED),
     "record of 12": (RECORD, _records, 500, ASKED),
+    "text of 8 to 12 tokens": (render("text"), _texts, 500, ASKED),
     "picture 32x32, ResNet-18": (_image(32), lambda: _pictures(32), 32, 10),
     "picture 224x224, ResNet-18": (_image(224), lambda: _pictures(224), 8, 2),
     "the same, evaluations = 98": (_image(224, "[explanations]\nevaluations = 98\n"), lambda: _pictures(224), 8, 3),
@@ -123,9 +132,11 @@ def _completeness() -> None:
     settings = ExplanationSettings()
     vector = {"kind": "vector", "length": 64}
     tabular, head = {"name": "tabular"}, {"name": "classification"}
+    counts = {**head, "experts": ["linear", "bayes"]}
     kinds: dict[str, tuple[dict[str, Any], tuple[list[Any], list[str]], int]] = {
         "vector": ({"input": vector, "encoder": tabular, "head": head}, _digits(), settings.evaluations),
         "record": ({"input": {"kind": "record", "fields": FIELDS}, "encoder": tabular, "head": head}, _records(), 512),
+        "text": ({"input": {"kind": "text"}, "encoder": {"name": "text"}, "head": counts}, _texts(), 512),
         "image": (
             {"input": {"kind": "image", "size": 32}, "encoder": {"name": "torchvision"}, "head": head},
             ([_png(row, 32) for row in _digits()[0][:INSTANCES]], _digits()[1]),

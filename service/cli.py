@@ -95,12 +95,21 @@ def serve(
 
 @app.command()
 def init(
-    template: Annotated[Template, typer.Option(help="What the model takes.")],
+    template: Annotated[Template | None, typer.Option(help="What the model takes, and what it says.")] = None,
     output: Annotated[Path, typer.Option(help="File to write; it must not be there yet.")] = Path("everlearn.toml"),
+    *,
+    list_: Annotated[bool, typer.Option("--list", help="Say what templates there are, and write nothing.")] = False,
 ) -> None:
     """Write a configuration to start from, with a comment for every setting."""
-    from service.templates import render
+    from service.templates import ABOUT, render
 
+    if list_:
+        for name, about in ABOUT.items():
+            typer.echo(f"{name:12} {about}")
+        return
+    if template is None:
+        errors.print("everlearn: name a template with --template; `everlearn init --list` says what there is")
+        raise typer.Exit(EXIT_CONFIG)
     text = render(template)
     with _one_line(OSError), open(output, "x", encoding="utf-8") as file:
         file.write(text)

@@ -11,6 +11,7 @@ import pytest
 
 from service.checkpointing import shaping_of
 from service.cli import Template, app
+from service.processes import EXIT_CONFIG
 from service.settings import Settings, load_settings
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 from tests.running import DIGITS, ROOT, RunningService, everlearn, learn
@@ -59,6 +60,15 @@ def test_a_template_with_every_comment_taken_off_says_the_defaults(tmp_path: Pat
     after = load_settings(path)
     assert shaping_of(after) == shaping_of(before)
     assert after.model_dump(exclude={"model"}) == before.model_dump(exclude={"model"})
+
+
+def test_init_lists_every_template_and_wants_one(tmp_path: Path) -> None:
+    listed = everlearn("init", "--list", cwd=tmp_path)
+    assert {line.split()[0] for line in listed.stdout.splitlines()} == {template.value for template in Template}
+    nothing = everlearn("init", cwd=tmp_path)
+    assert nothing.returncode == EXIT_CONFIG
+    assert "--list" in nothing.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_init_never_overwrites(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, Embed
 from service.verify import consumed, verify_versions
 from tests.running import DIGITS, RunningService, wait_for
 
-Digits = list[tuple[list[float], str]]
+Items = list[tuple[Any, Any]]
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Sender:
     """A client that sends each item with a key until it is acknowledged, whatever happens to the service."""
 
     service: RunningService
-    digits: Digits
+    items: Items
     prefix: str
     acknowledged: dict[str, int] = field(default_factory=dict)
     stopping: bool = False
@@ -32,11 +33,11 @@ class Sender:
     def run(self) -> None:
         number = 0
         while not self.stopping:
-            instance, label = self.digits[number % len(self.digits)]
+            instance, label = self.items[number % len(self.items)]
             self.send(f"{self.prefix}{number}", instance, label)
             number += 1
 
-    def send(self, key: str, instance: list[float], label: str) -> None:
+    def send(self, key: str, instance: Any, label: Any) -> None:
         item = {"instance": instance, "label": label, "key": key}
         tries = 0
         while not self.stopping:
@@ -73,10 +74,10 @@ def check_promises(data: Path, senders: list[Sender]) -> int:
     return len(acknowledged)
 
 
-def kill_and_restart(folder: Path, digits: Digits, kills: int) -> None:
+def kill_and_restart(folder: Path, config: str, items: Items, kills: int) -> None:
     choices = random.Random(11)
-    with RunningService(folder, DIGITS, "--workers", "2") as service:
-        senders = [Sender(service, digits, prefix) for prefix in ("a", "b", "c")]
+    with RunningService(folder, config, "--workers", "2") as service:
+        senders = [Sender(service, items, prefix) for prefix in ("a", "b", "c")]
         threads = [threading.Thread(target=sender.run) for sender in senders]
         for thread in threads:
             thread.start()
@@ -99,16 +100,16 @@ def kill_and_restart(folder: Path, digits: Digits, kills: int) -> None:
         assert verify_versions(service.data)
 
 
-def test_nothing_is_lost_or_applied_twice_when_everything_is_killed(tmp_path: Path, digits: Digits) -> None:
-    kill_and_restart(tmp_path, digits, kills=5)
+def test_nothing_is_lost_or_applied_twice_when_everything_is_killed(tmp_path: Path, digits: Items) -> None:
+    kill_and_restart(tmp_path, DIGITS, digits, kills=5)
 
 
 @pytest.mark.long
-def test_nothing_is_lost_or_applied_twice_over_fifty_kills(tmp_path: Path, digits: Digits) -> None:
-    kill_and_restart(tmp_path, digits, kills=50)
+def test_nothing_is_lost_or_applied_twice_over_fifty_kills(tmp_path: Path, digits: Items) -> None:
+    kill_and_restart(tmp_path, DIGITS, digits, kills=50)
 
 
-def test_a_kill_while_starting_leaves_a_directory_that_starts(tmp_path: Path, digits: Digits) -> None:
+def test_a_kill_while_starting_leaves_a_directory_that_starts(tmp_path: Path) -> None:
     service = RunningService(tmp_path, DIGITS)
     for moment in (0.1, 0.6, 1.2, 1.8, 2.2, 2.6):
         service.launch()
