@@ -138,7 +138,11 @@ def _completeness() -> None:
         "record": ({"input": {"kind": "record", "fields": FIELDS}, "encoder": tabular, "head": head}, _records(), 512),
         "text": ({"input": {"kind": "text"}, "encoder": {"name": "text"}, "head": counts}, _texts(), 512),
         "image": (
-            {"input": {"kind": "image", "size": 32}, "encoder": {"name": "torchvision"}, "head": head},
+            {
+                "input": {"kind": "image", "size": 32},
+                "encoder": {"name": "torchvision", "weights": "none", "train": "all"},
+                "head": head,
+            },
             ([_png(row, 32) for row in _digits()[0][:INSTANCES]], _digits()[1]),
             98,
         ),
