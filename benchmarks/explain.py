@@ -80,6 +80,8 @@ size = {size}
 [model.encoder]
 name = "torchvision"
 backbone = "resnet18"
+weights = "none"
+train = "all"
 [model.head]
 name = "classification"
 experts = ["linear"]

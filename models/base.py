@@ -155,6 +155,10 @@ class Head(Half):
         """
         raise NotExplainable(f"the head {type(self).__name__} does not say which number explains its answers")
 
+    def foremost(self, answer: Answer) -> Label | None:
+        """Return what is explained of an answer unless a label is named; None where there is but one thing to explain."""
+        return answer.get("label")
+
     def kept(self, answer: Answer) -> Answer:
         """Return what of an answer is kept until its label comes: what `judge` needs, and little more."""
         return {}

@@ -73,8 +73,7 @@ def explain(
 def _predicted(model: OnlineModel, parts: Parts) -> Label | None:
     with torch.inference_mode():
         outputs = model(model.collate([parts.keep([True] * parts.count)]))
-        label: Label | None = model.head.answers(outputs, 1)[0].get("label")
-    return label
+        return model.head.foremost(model.head.answers(outputs, 1)[0])
 
 
 def shapley(value: Value, parts: int, *, evaluations: int, seed: int = 0) -> Attributions:

@@ -21,6 +21,7 @@ from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
 from models.errors import SpecificationError, told
 from models.heads.classification import Classification
+from models.heads.multilabel import MultiLabel
 from models.heads.recognition import Recognition
 from models.heads.regression import Regression
 from models.imports import imported
@@ -46,6 +47,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 }
 HEADS: dict[str, type[Head]] = {
     "classification": Classification,
+    "multilabel": MultiLabel,
     "recognition": Recognition,
     "regression": Regression,
 }

@@ -35,6 +35,7 @@ class Template(StrEnum):
     record = "record"
     numbers = "numbers"
     text = "text"
+    tags = "tags"
     behaviour = "behaviour"
     image = "image"
     transfer = "transfer"
@@ -48,6 +49,7 @@ class Demo(StrEnum):
 
     digits = "digits"
     sentiment = "sentiment"
+    tags = "tags"
     behaviour = "behaviour"
     prices = "prices"
     transfer = "transfer"

@@ -34,6 +34,11 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "tabular"},
         "head": {"name": "regression", "coverage": 0.9},
     },
+    "tags": {
+        "input": {"kind": "text"},
+        "encoder": {"name": "text"},
+        "head": {"name": "multilabel", "experts": ["linear"]},
+    },
     "text": {
         "input": {"kind": "text"},
         "encoder": {"name": "text"},
@@ -79,6 +84,7 @@ ABOUT = {
     "digits": "Vectors of 64 numbers (pictures of 8x8 pixels with values 0..16) and open labels.",
     "record": "Records of named numbers, strings and booleans. Put your own names under [model.input.fields].",
     "numbers": "Records, whose label is a number; it is answered with an interval that holds what it promises.",
+    "tags": "Texts of which several labels may be true at once, or none.",
     "text": "Texts of any language, as hashed words and pieces of words.",
     "behaviour": "Sequences of events, by name; the label is the event that followed.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",

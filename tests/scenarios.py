@@ -13,6 +13,7 @@ from service.demo.pictures import LOOKS, draw
 from service.demo.prices import FIELDS, flats
 from service.demo.reviews import reviews
 from service.demo.sessions import visits
+from service.demo.tickets import tickets
 from service.demo.zeroshot import encoded
 from service.templates import render
 
@@ -27,6 +28,10 @@ def _numbers() -> Scenario:
 
 def _text() -> Scenario:
     return render("text"), list(islice(reviews(np.random.default_rng(0)), ITEMS))
+
+
+def _tags() -> Scenario:
+    return render("tags"), list(islice(tickets(np.random.default_rng(0)), ITEMS))
 
 
 def _behaviour() -> Scenario:
@@ -52,6 +57,7 @@ def _recognition() -> Scenario:
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "numbers": _numbers,
     "text": _text,
+    "tags": _tags,
     "behaviour": _behaviour,
     "zeroshot": _zeroshot,
     "recognition": _recognition,

@@ -47,9 +47,9 @@ class Classification(Head):
     task = "classification"
     metric = "accuracy"
     higher_is_better = True
-    averaged = ("accuracy", "log_loss")
+    averaged: tuple[str, ...] = ("accuracy", "log_loss")
     label_type = LabelName | LabelNumber
-    example_label = "cat"
+    example_label: Label = "cat"
     answer_type: Any = ClassAnswer
     explains = "log_odds"
     decides = "label"

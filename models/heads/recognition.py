@@ -97,6 +97,10 @@ class Recognition(Classification):
                 answer["label"] = None
         return answers
 
+    def foremost(self, answer: Answer) -> Label | None:
+        """Return the most similar identity, for a stranger too."""
+        return next(iter(answer["scores"]))
+
     def kept(self, answer: Answer) -> Answer:
         """Return nothing: who was unknown then can't be told from the answer alone."""
         return {}

@@ -96,7 +96,7 @@ class Explanation(BaseModel):
     """What each part of an instance adds on the way from `base_value` (all parts left out) to `value`."""
 
     model_version: int
-    label: str | None = None
+    label: Any = None
     explained: Annotated[str, Field(description="What `value` is.", examples=["log_odds", "value"])]
     value: float
     base_value: float
