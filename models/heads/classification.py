@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -136,7 +136,11 @@ class Classification(Head):
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Add a class for each label that is new. Raises LabelError when there would be too many."""
-        new = [name for name in dict.fromkeys(map(str, labels)) if name not in self.classes]
+        self.grow(map(str, labels))
+
+    def grow(self, names: Iterable[str]) -> None:
+        """Add the classes that are new among these names. Raises LabelError when there would be too many."""
+        new = [name for name in dict.fromkeys(names) if name not in self.classes]
         if len(self.classes) + len(new) > self.max_classes:
             raise LabelError(f"class {new[-1]!r} would be one more than max_classes = {self.max_classes}")
         if new:
@@ -154,7 +158,7 @@ class Classification(Head):
     def declare(self, name: str, descriptions: Sequence[str], embed: Embed) -> None:
         """Name a class before its first label, or describe it anew."""
         self.check_class(name, descriptions)
-        self.admit([name])
+        self.grow([name])
         if self._bilinear is None:
             return
         index = self.classes[name]

@@ -69,7 +69,7 @@ class MultiLabel(Classification):
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Add a class for each name that is new. Raises LabelError when there would be too many."""
-        super().admit(list(chain.from_iterable(labels)))
+        self.grow(chain.from_iterable(labels))
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return how many classes are true of each item, [batch]."""

@@ -117,7 +117,7 @@ def _seen(judged: _Judged, version: Version) -> int:
 
 def _by_class(old: _Judged, new: _Judged, head: Head) -> dict[str, Any] | None:
     strata = head.strata(old.labels)
-    if old.labels and not strata:
+    if not head.labels or (old.labels and not strata):
         return None
     rows: dict[str, list[int]] = defaultdict(list)
     for row, (label, index) in enumerate(zip(old.labels, strata, strict=True)):

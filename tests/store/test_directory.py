@@ -9,7 +9,7 @@ import pytest
 
 from service.store import DataDirectoryError
 from service.store.embedded import DataDirectory
-from service.store.embedded.directory import write_durably
+from service.store.embedded.directory import FORMAT, write_durably
 from tests.running import ROOT
 
 
@@ -20,12 +20,12 @@ def test_a_new_directory_is_made_and_can_be_opened(tmp_path: Path) -> None:
         assert use().root == tmp_path / "a" / "b"
 
 
-@pytest.mark.parametrize("format", [0, 1, 2, 4, "3", True, None])
+@pytest.mark.parametrize("format", [0, 1, FORMAT - 1, FORMAT + 1, str(FORMAT), True, None])
 def test_an_unknown_format_is_refused_never_guessed_at(tmp_path: Path, format: object) -> None:
     DataDirectory(tmp_path / "data").create()
     (tmp_path / "data" / "everlearn.json").write_text(json.dumps({"format": format}))
     for use in (DataDirectory(tmp_path / "data").open, DataDirectory(tmp_path / "data").create):
-        with pytest.raises(DataDirectoryError, match="this everlearn reads format 3 only"):
+        with pytest.raises(DataDirectoryError, match=f"this everlearn reads format {FORMAT} only"):
             use()
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from service.store.embedded.database import Database
 from service.store.embedded.directory import DataDirectory
@@ -87,12 +88,13 @@ class EmbeddedPredictionJournal:
     def older(self, seconds: float, after: int, limit: int) -> tuple[list[Prediction], int]:
         """Return written predictions of at least this age after a place, and the place of the last."""
         query = (
-            "SELECT number, id, version, instance, answer FROM predictions"
-            " WHERE number > ? AND written_at <= ? ORDER BY number LIMIT ?"
+            "SELECT number, written_at, id, version, instance, answer FROM predictions WHERE number > ? ORDER BY number LIMIT ?"
         )
+        latest = time.time() - seconds
         with self._database.read() as connection:
-            rows = connection.execute(query, (after, time.time() - seconds, limit)).fetchall()
-        return [Prediction(id.hex(), *rest) for _, id, *rest in rows], rows[-1][0] if rows else after
+            # Up to the first that is younger: where the clock was set back, none is passed over.
+            rows = list(takewhile(lambda row: row[1] <= latest, connection.execute(query, (after, limit))))
+        return [Prediction(id.hex(), *rest) for _, _, id, *rest in rows], rows[-1][0] if rows else after
 
     def close(self) -> None:
         """Write what waits and stop."""

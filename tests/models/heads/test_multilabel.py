@@ -82,6 +82,13 @@ def test_a_new_class_starts_as_rare_and_leaves_the_others_as_they_are() -> None:
     assert after == before
 
 
+def test_a_class_can_be_named_before_its_first_label() -> None:
+    head = MultiLabel(6)
+    head.declare("delivery", [], lambda texts: torch.zeros(len(texts), 1))
+    head.admit([["damage", "delivery"], []])
+    assert head.labels == ["delivery", "damage"]
+
+
 def test_labels_are_checked_and_an_empty_first_label_is_learned_from() -> None:
     head = MultiLabel(6)
     assert head.parse_label(["b", "a"]) == ["a", "b"]
