@@ -15,12 +15,14 @@ import torch
 from models.base import Encoder, Head, OnlineModel
 from models.encoders.convolutional import Convolutional
 from models.encoders.raw import Raw
+from models.encoders.reading import Reader
 from models.encoders.sequence import Recurrent
 from models.encoders.tabular import Tabular
 from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
 from models.errors import SpecificationError, told
 from models.heads.classification import Classification
+from models.heads.generation import Generation
 from models.heads.multilabel import MultiLabel
 from models.heads.recognition import Recognition
 from models.heads.regression import Regression
@@ -43,11 +45,13 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "convolutional": Convolutional,
     "torchvision": Backbone,
     "sequence": Recurrent,
+    "reader": Reader,
     "raw": Raw,
 }
 HEADS: dict[str, type[Head]] = {
     "classification": Classification,
     "multilabel": MultiLabel,
+    "generation": Generation,
     "recognition": Recognition,
     "regression": Regression,
 }

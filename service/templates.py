@@ -44,6 +44,18 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "text"},
         "head": {"name": "classification", "experts": ["linear", "bayes"], "labels": "open"},
     },
+    "translation": {
+        "input": {"kind": "text"},
+        "encoder": {"name": "reader"},
+        "head": {"name": "generation", "max_bytes": 64},
+        "learning": {
+            "step_items": 8,
+            "rehearse": 2,
+            "warm_up": 4000,
+            "average": 0.9,
+            "optimizer": {"name": "adam", "lr": 0.002},
+        },
+    },
     "behaviour": {
         "input": {"kind": "sequence", "length": 32},
         "encoder": {"name": "sequence"},
@@ -86,6 +98,7 @@ ABOUT = {
     "numbers": "Records, whose label is a number; it is answered with an interval that holds what it promises.",
     "tags": "Texts of which several labels may be true at once, or none.",
     "text": "Texts of any language, as hashed words and pieces of words.",
+    "translation": "Texts whose label is a text: translated, shortened or put in another form, byte by byte.",
     "behaviour": "Sequences of events, by name; the label is the event that followed.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from service.demo.dates import dates
 from service.demo.faces import face, photo
 from service.demo.pictures import LOOKS, draw
 from service.demo.prices import FIELDS, flats
@@ -34,6 +35,10 @@ def _tags() -> Scenario:
     return render("tags"), list(islice(tickets(np.random.default_rng(0)), ITEMS))
 
 
+def _translation() -> Scenario:
+    return render("translation"), list(islice(dates(np.random.default_rng(0)), ITEMS))
+
+
 def _behaviour() -> Scenario:
     return render("behaviour"), list(islice(visits(np.random.default_rng(0), ITEMS // 2), ITEMS))
 
@@ -58,6 +63,7 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "numbers": _numbers,
     "text": _text,
     "tags": _tags,
+    "translation": _translation,
     "behaviour": _behaviour,
     "zeroshot": _zeroshot,
     "recognition": _recognition,

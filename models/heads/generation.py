@@ -1,0 +1,217 @@
+"""Texts as answers: what is read is written anew, byte by byte; for translating, summarising, rewriting."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field, PositiveInt, Strict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Answer, Head, Label, Scores
+from models.encoders.reading import BYTES, Read
+from models.errors import LabelError, SpecificationError
+from models.metrics import means
+
+END, START = BYTES, BYTES + 1  # tokens beside the bytes
+TINY = 1e-9
+MOST_ALTERNATIVES = 10
+
+
+class Alternative(BaseModel):
+    """A text that was considered, and the log probability of a byte of it."""
+
+    text: str
+    score: float
+
+
+class TextAnswer(BaseModel):
+    """The text that is written, the mean log probability of its bytes, and, where more are asked for, the next best ones."""
+
+    text: str
+    score: float
+    alternatives: Annotated[list[Alternative] | None, Field(description="With top_k > 1, all of them, best first.")] = None
+
+
+class Generation(Head):
+    """A gated recurrent unit that writes bytes, attends to what was read (Luong et al. 2015) and may copy it (See et al. 2017).
+
+    It is trained on the label's own bytes (teacher forcing, Williams and Zipser 1989) and writes greedily or by beam search.
+    """
+
+    task = "generation"
+    takes = "read texts"
+    metric = "exact"
+    higher_is_better = True
+    averaged = ("exact", "chrf", "log_loss")
+    label_type = Annotated[str, Strict()]
+    example_label = "2024-03-01"
+    answer_type = TextAnswer
+    decides = "text"
+
+    def __init__(
+        self,
+        width: int,
+        plain: int | None = None,
+        *,
+        embedding: Annotated[PositiveInt, Field(description="Width of a byte's embedding.")] = 48,
+        state: Annotated[PositiveInt, Field(description="Width of the recurrent state.")] = 192,
+        max_bytes: Annotated[
+            int, Field(ge=1, le=4096, description="Length of an answer in UTF-8 at most; a longer label is refused.")
+        ] = 256,
+        beams: Annotated[int, Field(ge=1, le=16, description="Texts that are followed at once; 1 writes greedily.")] = 1,
+    ) -> None:
+        super().__init__()
+        self.max_bytes = max_bytes
+        self.beams = beams
+        self.table = nn.Embedding(BYTES + 2, embedding)
+        self.first = nn.Linear(width, state)
+        self.recurrent = nn.GRU(embedding, state, batch_first=True)
+        self.asks = nn.Linear(state, width, bias=False)
+        self.joins = nn.Linear(state + width, state)
+        self.writes = nn.Linear(state, BYTES + 1)
+        self.copies = nn.Linear(state, 1)
+        self._chrf = _chrf()
+
+    def forward(self, features: Read) -> Read:
+        """Return what was read: `answers` writes, as many texts as it is asked for."""
+        return features
+
+    def parse_label(self, value: str) -> str:
+        """Return the text. Raises LabelError for one that is too long, or has half a character."""
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as exc:
+            raise LabelError(f"the text has half a character at {exc.start}") from exc
+        if size > self.max_bytes:
+            raise LabelError(f"the text has {size} bytes, the limit is {self.max_bytes}")
+        return value
+
+    def admit(self, labels: Sequence[Label]) -> None:
+        """Nothing to make room for: bytes are all there is."""
+
+    def loss(self, features: Read, labels: Sequence[Label], fresh: Tensor) -> Tensor:
+        """Return the mean cross-entropy of each label's bytes and its end, [batch]."""
+        inputs, targets, there = self._forced(labels)
+        log_probabilities, _ = self._write(features, self.table(inputs), self._begin(features))
+        losses = -log_probabilities.gather(2, targets.unsqueeze(2)).squeeze(2) * there  # [batch, length]
+        return losses.sum(1) / there.sum(1)
+
+    def scores(self, outputs: Read | None, labels: Sequence[Label]) -> Scores:
+        """Return whether each text is the label, its chrF (Popovic 2015) as 0..1, and the mean log loss of a byte."""
+        assert outputs is not None, "a generation can always answer"
+        written = [answer["text"] for answer in self.answers(outputs, 1)]
+        log_loss = self.loss(outputs, labels, torch.ones(len(labels), dtype=torch.bool))
+        pairs = list(zip(written, labels, strict=True))
+        return {
+            "exact": log_loss.new_tensor([float(text == label) for text, label in pairs]),
+            "chrf": log_loss.new_tensor([self._similarity(text, label) for text, label in pairs]),
+            "log_loss": log_loss,
+        }
+
+    def losses(self, scores: Scores) -> Tensor:
+        """Return how far each text is from its label by chrF."""
+        return 1 - scores["chrf"]
+
+    def summarise(self, columns: Scores) -> dict[str, float]:
+        """Return the means of the scores."""
+        return means(columns, self.averaged)
+
+    def answers(self, outputs: Read, top_k: int | None) -> list[Answer]:
+        """Write a text for each item; with top_k > 1 also the next best ones, at most 10."""
+        wanted = min(top_k or 1, MOST_ALTERNATIVES)
+        found = self._search(outputs, max(self.beams, wanted))
+        if wanted == 1:
+            return [ranked[0] for ranked in found]
+        return [{**ranked[0], "alternatives": ranked[:wanted]} for ranked in found]
+
+    def kept(self, answer: Answer) -> Answer:
+        """Return the text."""
+        return {"text": answer["text"]}
+
+    def judge(self, kept: Answer, label: Label) -> dict[str, float]:
+        """Return whether the text is the label, and its chrF."""
+        return {"exact": float(kept["text"] == label), "chrf": self._similarity(kept["text"], label)}
+
+    def _similarity(self, text: str, label: str) -> float:
+        if not text or not label:
+            return float(text == label)
+        return float(self._chrf.sentence_score(text, [label]).score) / 100
+
+    def _forced(self, labels: Sequence[Label]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens before each byte of the labels, these bytes with the end, and which are there, [batch, length]."""
+        coded = [list(label.encode()) for label in labels]
+        longest = max(map(len, coded)) + 1
+        device = self.table.weight.device
+        inputs = torch.tensor([[START, *each] + [END] * (longest - len(each) - 1) for each in coded], device=device)
+        targets = torch.tensor([[*each, END] + [END] * (longest - len(each) - 1) for each in coded], device=device)
+        sizes = torch.tensor([len(each) + 1 for each in coded], device=device)
+        return inputs, targets, torch.arange(longest, device=device) < sizes.unsqueeze(1)
+
+    def _begin(self, read: Read) -> Tensor:
+        """Return the state before the first byte, [1, batch, state]."""
+        begun: Tensor = self.first(read.summary).tanh().unsqueeze(0)
+        return begun
+
+    def _write(self, read: Read, embedded: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log probabilities of the next tokens, [batch, steps, BYTES + 1], and the state behind them."""
+        states, state = self.recurrent(embedded, state)  # [batch, steps, state]
+        attention = self.asks(states) @ read.memory.transpose(1, 2) / math.sqrt(read.memory.shape[2])
+        visible = read.there.clone()
+        visible[:, 0] = True  # of an empty text too, or there would be nothing to attend to
+        weights = attention.masked_fill(~visible.unsqueeze(1), -torch.inf).softmax(2)  # [batch, steps, length]
+        joined = self.joins(torch.cat([states, weights @ read.memory], 2)).tanh()
+        written = self.writes(joined).softmax(2)
+        places = F.one_hot(read.source, BYTES + 1).to(weights.dtype) * read.there.unsqueeze(2)
+        copied = weights @ places  # [batch, steps, BYTES + 1]
+        share = self.copies(joined).sigmoid() * read.there.any(1).view(-1, 1, 1)
+        return ((1 - share) * written + share * copied + TINY).log(), state
+
+    def _search(self, read: Read, beams: int) -> list[list[Answer]]:
+        """Return for each item the texts that beam search finds, best first."""
+        batch = len(read.source)
+        device = read.source.device
+        wide = Read(*(part.repeat_interleave(beams, 0) for part in read))
+        state = self._begin(wide)
+        tokens = torch.full((batch, beams, 1), START, device=device)
+        scores = torch.full((batch, beams), -torch.inf, device=device)
+        scores[:, 0] = 0  # all begin alike: one of them is enough
+        only_end = torch.full((BYTES + 1,), -torch.inf, device=device)
+        only_end[END] = 0
+        rows = torch.arange(batch, device=device).unsqueeze(1) * beams
+        for _ in range(self.max_bytes):
+            ended = (tokens[:, :, -1] == END).unsqueeze(2)
+            if ended.all():
+                break
+            log_probabilities, state = self._write(wide, self.table(tokens[:, :, -1:].reshape(-1, 1)), state)
+            steps = torch.where(ended, only_end, log_probabilities.view(batch, beams, BYTES + 1))
+            scores, places = (scores.unsqueeze(2) + steps).flatten(1).topk(beams)
+            parents, next_ = places // (BYTES + 1), places % (BYTES + 1)
+            tokens = torch.cat([tokens.gather(1, parents.unsqueeze(2).expand(-1, -1, tokens.shape[2])), next_.unsqueeze(2)], 2)
+            state = state[:, (rows + parents).flatten()]
+        return [_ranked(*each) for each in zip(tokens[:, :, 1:].tolist(), scores.tolist(), strict=True)]
+
+
+def _ranked(tokens: list[list[int]], scores: list[float]) -> list[Answer]:
+    """Return different texts with the mean log probability of their tokens, best first."""
+    found: dict[str, float] = {}
+    for each, score in zip(tokens, scores, strict=True):
+        if math.isfinite(score):
+            size = each.index(END) if END in each else len(each)
+            text = bytes(each[:size]).decode(errors="replace")
+            found.setdefault(text, score / min(size + 1, len(each)))
+    ranked = sorted(found.items(), key=lambda item: -item[1])
+    return [{"text": text, "score": score} for text, score in ranked]
+
+
+def _chrf() -> Any:
+    """Return what computes chrF. Raises SpecificationError without sacrebleu."""
+    try:
+        metrics = importlib.import_module("sacrebleu.metrics")
+    except ImportError as exc:
+        raise SpecificationError("model.head.name", "generation needs sacrebleu: pip install 'everlearn[text]'") from exc
+    return metrics.CHRF()
