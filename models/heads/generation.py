@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt, Strict
@@ -35,6 +35,19 @@ class TextAnswer(BaseModel):
     text: str
     score: float
     alternatives: Annotated[list[Alternative] | None, Field(description="With top_k > 1, all of them, best first.")] = None
+
+
+class Seen(NamedTuple):
+    """What the writer looks at of what was read, the same for every byte that it writes."""
+
+    memory: Tensor
+    """[batch, length, width]."""
+    visible: Tensor
+    """Where it may look, bool [batch, 1, length]: at one place of an empty text too, or there would be nothing to attend to."""
+    tokens: Tensor
+    """What may be copied from each place, [batch, length, BYTES + 1]."""
+    something: Tensor
+    """Whether there is anything to copy, bool [batch, 1, 1]."""
 
 
 class Generation(Head):
@@ -97,7 +110,7 @@ class Generation(Head):
     def loss(self, features: Read, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the mean cross-entropy of each label's bytes and its end, [batch]."""
         inputs, targets, there = self._forced(labels)
-        log_probabilities, _ = self._write(features, self.table(inputs), self._begin(features))
+        log_probabilities, _ = self._write(_seen(features), self.table(inputs), self._begin(features))
         losses = -log_probabilities.gather(2, targets.unsqueeze(2)).squeeze(2) * there  # [batch, length]
         return losses.sum(1) / there.sum(1)
 
@@ -157,18 +170,15 @@ class Generation(Head):
         begun: Tensor = self.first(read.summary).tanh().unsqueeze(0)
         return begun
 
-    def _write(self, read: Read, embedded: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _write(self, seen: Seen, embedded: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return log probabilities of the next tokens, [batch, steps, BYTES + 1], and the state behind them."""
         states, state = self.recurrent(embedded, state)  # [batch, steps, state]
-        attention = self.asks(states) @ read.memory.transpose(1, 2) / math.sqrt(read.memory.shape[2])
-        visible = read.there.clone()
-        visible[:, 0] = True  # of an empty text too, or there would be nothing to attend to
-        weights = attention.masked_fill(~visible.unsqueeze(1), -torch.inf).softmax(2)  # [batch, steps, length]
-        joined = self.joins(torch.cat([states, weights @ read.memory], 2)).tanh()
+        attention = self.asks(states) @ seen.memory.transpose(1, 2) / math.sqrt(seen.memory.shape[2])
+        weights = attention.masked_fill(~seen.visible, -torch.inf).softmax(2)  # [batch, steps, length]
+        joined = self.joins(torch.cat([states, weights @ seen.memory], 2)).tanh()
         written = self.writes(joined).softmax(2)
-        places = F.one_hot(read.source, BYTES + 1).to(weights.dtype) * read.there.unsqueeze(2)
-        copied = weights @ places  # [batch, steps, BYTES + 1]
-        share = self.copies(joined).sigmoid() * read.there.any(1).view(-1, 1, 1)
+        copied = weights @ seen.tokens  # [batch, steps, BYTES + 1]
+        share = self.copies(joined).sigmoid() * seen.something
         return ((1 - share) * written + share * copied + TINY).log(), state
 
     def _search(self, read: Read, beams: int) -> list[list[Answer]]:
@@ -176,7 +186,7 @@ class Generation(Head):
         batch = len(read.source)
         device = read.source.device
         wide = Read(*(part.repeat_interleave(beams, 0) for part in read))
-        state = self._begin(wide)
+        seen, state = _seen(wide), self._begin(wide)
         tokens = torch.full((batch, beams, 1), START, device=device)
         scores = torch.full((batch, beams), -torch.inf, device=device)
         scores[:, 0] = 0  # all begin alike: one of them is enough
@@ -187,13 +197,20 @@ class Generation(Head):
             ended = (tokens[:, :, -1] == END).unsqueeze(2)
             if ended.all():
                 break
-            log_probabilities, state = self._write(wide, self.table(tokens[:, :, -1:].reshape(-1, 1)), state)
+            log_probabilities, state = self._write(seen, self.table(tokens[:, :, -1:].reshape(-1, 1)), state)
             steps = torch.where(ended, only_end, log_probabilities.view(batch, beams, BYTES + 1))
             scores, places = (scores.unsqueeze(2) + steps).flatten(1).topk(beams)
             parents, next_ = places // (BYTES + 1), places % (BYTES + 1)
             tokens = torch.cat([tokens.gather(1, parents.unsqueeze(2).expand(-1, -1, tokens.shape[2])), next_.unsqueeze(2)], 2)
             state = state[:, (rows + parents).flatten()]
         return [_ranked(*each) for each in zip(tokens[:, :, 1:].tolist(), scores.tolist(), strict=True)]
+
+
+def _seen(read: Read) -> Seen:
+    visible = read.there.clone()
+    visible[:, 0] = True
+    tokens = F.one_hot(read.source, BYTES + 1).to(read.memory.dtype) * read.there.unsqueeze(2)
+    return Seen(read.memory, visible.unsqueeze(1), tokens, read.there.any(1).view(-1, 1, 1))
 
 
 def _ranked(tokens: list[list[int]], scores: list[float]) -> list[Answer]:

@@ -111,7 +111,8 @@ class Recognition(Classification):
 
     def describe(self) -> dict[str, float]:
         """Return the similarity below which somebody is unknown."""
-        return {"threshold": 1 - self.threshold().item()} if not math.isnan(self.threshold().item()) else {}
+        distance = self.threshold().item()
+        return {} if math.isnan(distance) else {"threshold": 1 - distance}
 
     def _accepted(self, outputs: Tensor) -> Tensor:
         """Return which items are similar enough to somebody, bool [batch]; all before the threshold is known."""
