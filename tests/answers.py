@@ -30,6 +30,6 @@ def shape(value: Any, already: int) -> Any:
         return [shape(part, already) for part in value]
     if isinstance(value, int):
         return value - already
-    return (
-        float(f"{value:.2g}") if isinstance(value, float) and abs(value) > 0.01 else 0.0 if isinstance(value, float) else value
-    )
+    if isinstance(value, float):
+        return float(f"{value:.2g}") if abs(value) > 0.01 else 0.0
+    return value

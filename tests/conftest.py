@@ -24,17 +24,6 @@ settings.load_profile("everlearn")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep tests that share a running service in one worker (of `--dist loadgroup`); the others go wherever there is room."""
-    for item in items:
-        shared = {name for name, (*_, used) in item._fixtureinfo.name2fixturedefs.items() if used.scope == "module"}
-        if "demo" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("demo"))
-        elif shared:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def digits() -> list[tuple[list[float], str]]:
     """Return scikit-learn's digits in seeded order, as (64 numbers, label)."""

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.demo.course import Majority, follow, show
+from service.demo.course import Majority, follow, is_right, show
 from service.demo.running import Running
-from service.demo.sentiment import is_right
 from service.demo.sessions import visits
 from service.templates import render
 

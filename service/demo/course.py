@@ -99,6 +99,18 @@ def follow(
     return course
 
 
+def ask(client: httpx.Client, instances: Sequence[str], name: str) -> dict[str, Any]:
+    """Return what each answer says under a name, by its instance."""
+    answer = client.post("/predict", json={"instances": list(instances)}).raise_for_status()
+    predictions = answer.json()["predictions"]
+    return {instance: prediction[name] for instance, prediction in zip(instances, predictions, strict=True)}
+
+
+def is_right(answer: Mapping[str, Any], label: str) -> float:
+    """Return 1 where the answered class is the label, else 0."""
+    return float(answer["label"] == label)
+
+
 def told(scores: Sequence[float]) -> dict[str, float]:
     """Return the means over the start, the middle and the end of a stream, and over all of it."""
     size = max(1, round(PART * len(scores)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 
-from service.demo.course import Majority, follow, show
+from service.demo.course import Majority, ask, follow, is_right, show
 from service.demo.reviews import reviews
 from service.demo.running import Running
 from service.templates import render
@@ -36,15 +34,9 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             baselines=[Majority("the usual feeling")],
             console=running.console,
         )
-        said = client.post("/predict", json={"instances": list(ASKED)}).raise_for_status().json()["predictions"]
-        answers = {text: answer["label"] for text, answer in zip(ASKED, said, strict=True)}
+        answers = ask(client, ASKED, "label")
         show(course, title="reviews", over=100, report=report, plot=plot, console=running.console, more={"answers": answers})
         lines = [f"  {label:9} {text}" for text, label in answers.items()]
         running.console.print("It now says:\n" + "\n".join(lines), markup=False)
         if not once:
             running.serve_on([f"curl -s {running.url}/predict -H 'Content-Type: text/plain' --data '{ASKED[0]}'"])
-
-
-def is_right(answer: Mapping[str, Any], label: str) -> float:
-    """Return 1 where the answered class is the label, else 0."""
-    return float(answer["label"] == label)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.demo.course import follow, show
+from service.demo.course import ask, follow, show
 from service.demo.running import Running
 from service.demo.tickets import tickets
 from service.templates import render
@@ -52,8 +52,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     stream = list(islice(tickets(np.random.default_rng(0)), ITEMS))
     with running, httpx.Client(base_url=running.url, timeout=60) as client:
         course = follow(client, stream, score=f1, metric="F1", baselines=[FrequentTags()], console=running.console)
-        said = client.post("/predict", json={"instances": list(ASKED)}).raise_for_status().json()["predictions"]
-        answers = {text: answer["labels"] for text, answer in zip(ASKED, said, strict=True)}
+        answers = ask(client, ASKED, "labels")
         title = "messages with several tags"
         show(course, title=title, over=100, report=report, plot=plot, console=running.console, more={"answers": answers})
         running.console.print(

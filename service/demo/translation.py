@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.demo.course import follow, show
+from service.demo.course import ask, follow, show
 from service.demo.dates import dates
 from service.demo.running import Running
 from service.templates import render
@@ -42,8 +42,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     stream = list(islice(dates(np.random.default_rng(0)), ITEMS))
     with running, httpx.Client(base_url=running.url, timeout=60) as client:
         course = follow(client, stream, score=is_same, metric="exact match", baselines=[Copy()], console=running.console)
-        said = client.post("/predict", json={"instances": list(ASKED)}).raise_for_status().json()["predictions"]
-        answers = {text: answer["text"] for text, answer in zip(ASKED, said, strict=True)}
+        answers = ask(client, ASKED, "text")
         title = "dates in five formats, written in one"
         show(course, title=title, over=100, report=report, plot=plot, console=running.console, more={"answers": answers})
         running.console.print("\n".join(f"  {text} -> {answer}" for text, answer in answers.items()), markup=False)
