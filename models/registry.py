@@ -26,6 +26,7 @@ from models.heads.generation import Generation
 from models.heads.multilabel import MultiLabel
 from models.heads.recognition import Recognition
 from models.heads.regression import Regression
+from models.heads.seq2seq import Seq2Seq
 from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
 from models.options import check_options
@@ -54,6 +55,7 @@ HEADS: dict[str, type[Head]] = {
     "generation": Generation,
     "recognition": Recognition,
     "regression": Regression,
+    "seq2seq": Seq2Seq,
 }
 
 Specification = Mapping[str, Any]

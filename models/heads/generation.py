@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import BaseModel, Field, PositiveInt, Strict
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Answer, Head, Label, Scores
+from models.base import Answer, Label
 from models.encoders.reading import BYTES, Read
-from models.errors import LabelError, SpecificationError
-from models.metrics import means
+from models.errors import LabelError
+from models.heads.writing import Writing, masked_means, ranked
 
 END, START = BYTES, BYTES + 1  # tokens beside the bytes
 TINY = 1e-9
-MOST_ALTERNATIVES = 10
-
-
-class Alternative(BaseModel):
-    """A text that was considered, and the log probability of a byte of it."""
-
-    text: str
-    score: float
-
-
-class TextAnswer(BaseModel):
-    """The text that is written, the mean log probability of its bytes, and, where more are asked for, the next best ones."""
-
-    text: str
-    score: float
-    alternatives: Annotated[list[Alternative] | None, Field(description="With top_k > 1, all of them, best first.")] = None
 
 
 class Seen(NamedTuple):
@@ -50,21 +33,13 @@ class Seen(NamedTuple):
     """Whether there is anything to copy, bool [batch, 1, 1]."""
 
 
-class Generation(Head):
+class Generation(Writing):
     """A gated recurrent unit that writes bytes, attends to what was read (Luong et al. 2015) and may copy it (See et al. 2017).
 
-    It is trained on the label's own bytes (teacher forcing, Williams and Zipser 1989) and writes greedily or by beam search.
+    It writes greedily or by beam search.
     """
 
-    task = "generation"
     takes = "read texts"
-    metric = "exact"
-    higher_is_better = True
-    averaged = ("exact", "chrf", "log_loss")
-    label_type = Annotated[str, Strict()]
-    example_label = "2024-03-01"
-    answer_type = TextAnswer
-    decides = "text"
 
     def __init__(
         self,
@@ -88,7 +63,6 @@ class Generation(Head):
         self.joins = nn.Linear(state + width, state)
         self.writes = nn.Linear(state, BYTES + 1)
         self.copies = nn.Linear(state, 1)
-        self._chrf = _chrf()
 
     def forward(self, features: Read) -> Read:
         """Return what was read: `answers` writes, as many texts as it is asked for."""
@@ -96,64 +70,16 @@ class Generation(Head):
 
     def parse_label(self, value: str) -> str:
         """Return the text. Raises LabelError for one that is too long, or has half a character."""
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError as exc:
-            raise LabelError(f"the text has half a character at {exc.start}") from exc
+        size = len(super().parse_label(value).encode())
         if size > self.max_bytes:
             raise LabelError(f"the text has {size} bytes, the limit is {self.max_bytes}")
         return value
 
-    def admit(self, labels: Sequence[Label]) -> None:
-        """Nothing to make room for: bytes are all there is."""
-
-    def loss(self, features: Read, labels: Sequence[Label], fresh: Tensor) -> Tensor:
-        """Return the mean cross-entropy of each label's bytes and its end, [batch]."""
+    def log_losses(self, outputs: Read, labels: Sequence[Label]) -> Tensor:
+        """Return the mean log loss of each label's bytes and its end, [batch]."""
         inputs, targets, there = self._forced(labels)
-        log_probabilities, _ = self._write(_seen(features), self.table(inputs), self._begin(features))
-        losses = -log_probabilities.gather(2, targets.unsqueeze(2)).squeeze(2) * there  # [batch, length]
-        return losses.sum(1) / there.sum(1)
-
-    def scores(self, outputs: Read | None, labels: Sequence[Label]) -> Scores:
-        """Return whether each text is the label, its chrF (Popovic 2015) as 0..1, and the mean log loss of a byte."""
-        assert outputs is not None, "a generation can always answer"
-        written = [answer["text"] for answer in self.answers(outputs, 1)]
-        log_loss = self.loss(outputs, labels, torch.ones(len(labels), dtype=torch.bool))
-        pairs = list(zip(written, labels, strict=True))
-        return {
-            "exact": log_loss.new_tensor([float(text == label) for text, label in pairs]),
-            "chrf": log_loss.new_tensor([self._similarity(text, label) for text, label in pairs]),
-            "log_loss": log_loss,
-        }
-
-    def losses(self, scores: Scores) -> Tensor:
-        """Return how far each text is from its label by chrF."""
-        return 1 - scores["chrf"]
-
-    def summarise(self, columns: Scores) -> dict[str, float]:
-        """Return the means of the scores."""
-        return means(columns, self.averaged)
-
-    def answers(self, outputs: Read, top_k: int | None) -> list[Answer]:
-        """Write a text for each item; with top_k > 1 also the next best ones, at most 10."""
-        wanted = min(top_k or 1, MOST_ALTERNATIVES)
-        found = self._search(outputs, max(self.beams, wanted))
-        if wanted == 1:
-            return [ranked[0] for ranked in found]
-        return [{**ranked[0], "alternatives": ranked[:wanted]} for ranked in found]
-
-    def kept(self, answer: Answer) -> Answer:
-        """Return the text."""
-        return {"text": answer["text"]}
-
-    def judge(self, kept: Answer, label: Label) -> dict[str, float]:
-        """Return whether the text is the label, and its chrF."""
-        return {"exact": float(kept["text"] == label), "chrf": self._similarity(kept["text"], label)}
-
-    def _similarity(self, text: str, label: str) -> float:
-        if not text or not label:
-            return float(text == label)
-        return float(self._chrf.sentence_score(text, [label]).score) / 100
+        log_probabilities, _ = self._write(_seen(outputs), self.table(inputs), self._begin(outputs))
+        return masked_means(-log_probabilities.gather(2, targets.unsqueeze(2)).squeeze(2), there)
 
     def _forced(self, labels: Sequence[Label]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens before each byte of the labels, these bytes with the end, and which are there, [batch, length]."""
@@ -181,11 +107,11 @@ class Generation(Head):
         share = self.copies(joined).sigmoid() * seen.something
         return ((1 - share) * written + share * copied + TINY).log(), state
 
-    def _search(self, read: Read, beams: int) -> list[list[Answer]]:
-        """Return for each item the texts that beam search finds, best first."""
-        batch = len(read.source)
-        device = read.source.device
-        wide = Read(*(part.repeat_interleave(beams, 0) for part in read))
+    def search(self, outputs: Read, beams: int) -> list[list[Answer]]:
+        """Write for each item: the different texts that beam search finds, with their scores, best first."""
+        batch = len(outputs.source)
+        device = outputs.source.device
+        wide = Read(*(part.repeat_interleave(beams, 0) for part in outputs))
         seen, state = _seen(wide), self._begin(wide)
         tokens = torch.full((batch, beams, 1), START, device=device)
         scores = torch.full((batch, beams), -torch.inf, device=device)
@@ -203,7 +129,7 @@ class Generation(Head):
             parents, next_ = places // (BYTES + 1), places % (BYTES + 1)
             tokens = torch.cat([tokens.gather(1, parents.unsqueeze(2).expand(-1, -1, tokens.shape[2])), next_.unsqueeze(2)], 2)
             state = state[:, (rows + parents).flatten()]
-        return [_ranked(*each) for each in zip(tokens[:, :, 1:].tolist(), scores.tolist(), strict=True)]
+        return [ranked(_read_off(*each)) for each in zip(tokens[:, :, 1:].tolist(), scores.tolist(), strict=True)]
 
 
 def _seen(read: Read) -> Seen:
@@ -213,22 +139,8 @@ def _seen(read: Read) -> Seen:
     return Seen(read.memory, visible.unsqueeze(1), tokens, read.there.any(1).view(-1, 1, 1))
 
 
-def _ranked(tokens: list[list[int]], scores: list[float]) -> list[Answer]:
-    """Return different texts with the mean log probability of their tokens, best first."""
-    found: dict[str, float] = {}
+def _read_off(tokens: list[list[int]], scores: list[float]) -> Iterator[tuple[str, float]]:
+    """Yield the texts of token sequences with the mean log probability of a token."""
     for each, score in zip(tokens, scores, strict=True):
-        if math.isfinite(score):
-            size = each.index(END) if END in each else len(each)
-            text = bytes(each[:size]).decode(errors="replace")
-            found.setdefault(text, score / min(size + 1, len(each)))
-    ranked = sorted(found.items(), key=lambda item: -item[1])
-    return [{"text": text, "score": score} for text, score in ranked]
-
-
-def _chrf() -> Any:
-    """Return what computes chrF. Raises SpecificationError without sacrebleu."""
-    try:
-        metrics = importlib.import_module("sacrebleu.metrics")
-    except ImportError as exc:
-        raise SpecificationError("model.head.name", "generation needs sacrebleu: pip install 'everlearn[text]'") from exc
-    return metrics.CHRF()
+        size = each.index(END) if END in each else len(each)
+        yield bytes(each[:size]).decode(errors="replace"), score / min(size + 1, len(each))

@@ -223,7 +223,11 @@ class LearningState:
 
     def learner_bytes(self) -> bytes:
         """Return what only the learner needs to go on, as safetensors."""
-        return _serialise({f"{name}:{key}": value for name, part in self._parts() for key, value in part.tensors().items()})
+        return _serialise(self.part_tensors())
+
+    def part_tensors(self) -> dict[str, Tensor]:
+        """Return what only the learner needs to go on, by part and name."""
+        return {f"{name}:{key}": value for name, part in self._parts() for key, value in part.tensors().items()}
 
     def load(self, version: int, model: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> None:
         """Take the state of a version: its frozen and live model tensors, and the learner's."""

@@ -62,7 +62,7 @@ def test_it_goes_on_from_its_saved_state_to_the_bit() -> None:
     learn(first, 1, 40)
     second = LearningState(built(), SETTINGS)
     frozen, live = first.model.split_state()
-    tensors = {f"{name}:{key}": value for name, part in first._parts() for key, value in part.tensors().items()}
+    tensors = first.part_tensors()
     second.load(first.version, {**frozen, **live}, tensors)
     learn(second, 41, 80)
     assert second.model_bytes() == whole.model_bytes()
