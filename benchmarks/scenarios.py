@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SCENARIOS = ("sentiment", "tags", "translation", "summary", "behaviour", "prices", "recognition")
+SCENARIOS = ("sentiment", "tags", "translation", "summary", "behaviour", "prices", "recognition", "detection")
 PARTS = ("start", "middle", "end", "all")
 
 

@@ -312,8 +312,7 @@ class Picture:
 
     def prepare(self, instance: bytes) -> Tensor:
         """Decode to uint8 [3, size, size], upright by its EXIF orientation. Raises InstanceError."""
-        scaled = self._middle(self._decode(instance)).resize((self.size, self.size), self.resampling)
-        return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)  # [3, size, size]
+        return self.scale(self._middle(self.decode(instance)))
 
     def collate(self, prepared: Sequence[Tensor]) -> Batch:
         """Return {"pixels": uint8 [batch, 3, size, size]}."""
@@ -321,10 +320,14 @@ class Picture:
 
     def parts(self, instance: bytes, means: Sequence[float] | None) -> Parts:
         """Each square patch of a grid is a part."""
-        return patch_parts(self.prepare(instance), lambda: self._middle(self._decode(instance)))
+        return patch_parts(self.prepare(instance), lambda: self._middle(self.decode(instance)))
 
-    def _decode(self, instance: bytes) -> Image.Image:
-        """Return the whole picture in RGB, upright by its EXIF orientation."""
+    def scale(self, picture: Image.Image) -> Tensor:
+        """Squeeze a picture to pixels, uint8 [3, size, size]."""
+        return torch.from_numpy(np.array(picture.resize((self.size, self.size), self.resampling))).permute(2, 0, 1)
+
+    def decode(self, instance: bytes) -> Image.Image:
+        """Return the whole picture in RGB, upright by its EXIF orientation. Raises InstanceError."""
         with self._open(instance) as image:
             try:
                 return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")

@@ -22,6 +22,7 @@ from models.encoders.text import HashedText, SentenceEncoder
 from models.encoders.vision import Backbone
 from models.errors import SpecificationError, told
 from models.heads.classification import Classification
+from models.heads.detection import Detection
 from models.heads.generation import Generation
 from models.heads.multilabel import MultiLabel
 from models.heads.recognition import Recognition
@@ -30,6 +31,7 @@ from models.heads.seq2seq import Seq2Seq
 from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
 from models.options import check_options
+from models.scenes import Scene
 from models.sequences import Events
 
 INPUTS: dict[str, Callable[..., InputKind]] = {
@@ -37,6 +39,7 @@ INPUTS: dict[str, Callable[..., InputKind]] = {
     "record": Record,
     "text": Text,
     "image": Picture,
+    "scene": Scene,
     "sequence": Events,
 }
 ENCODERS: dict[str, Callable[..., Encoder]] = {
@@ -52,6 +55,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 HEADS: dict[str, type[Head]] = {
     "classification": Classification,
     "multilabel": MultiLabel,
+    "detection": Detection,
     "generation": Generation,
     "recognition": Recognition,
     "regression": Regression,

@@ -44,6 +44,7 @@ class Template(StrEnum):
     transfer = "transfer"
     zeroshot = "zeroshot"
     recognition = "recognition"
+    detection = "detection"
     teach = "teach"
 
 
@@ -61,6 +62,7 @@ class Demo(StrEnum):
     zeroshot = "zeroshot"
     teach = "teach"
     recognition = "recognition"
+    detection = "detection"
 
 
 class Peers(StrEnum):

@@ -95,6 +95,18 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
         "head": {"name": "recognition", "unknown": 0.05},
     },
+    "detection": {
+        "input": {"kind": "scene", "size": 320},
+        "encoder": {"name": "raw"},
+        "head": {"name": "detection", "detector": "small", "weights": "none"},
+        "learning": {
+            "step_items": 4,
+            "rehearse": 1,
+            "warm_up": 0,
+            "average": 0.95,
+            "optimizer": {"name": "adam", "lr": 0.0005},
+        },
+    },
     "teach": {
         "input": {"kind": "image"},
         "encoder": {"name": "torchvision", "backbone": "resnet18", "weights": "DEFAULT", "train": "head"},
@@ -124,6 +136,7 @@ ABOUT = {
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",
     "recognition": "Pictures of somebody or something: one makes an identity, and who is not known is answered as null.",
+    "detection": "Pictures with things in them; a label is their boxes and classes, and so is an answer.",
     "teach": "As in transfer, and classes can be described: POST /classes makes one known before its first label.",
     "image": "Pictures, through a torchvision model that learns as a whole.",
 }

@@ -15,6 +15,7 @@ from service.demo.faces import face, photo
 from service.demo.pictures import LOOKS, draw
 from service.demo.prices import FIELDS, flats
 from service.demo.reviews import reviews
+from service.demo.scenes import scenes
 from service.demo.sessions import visits
 from service.demo.tickets import tickets
 from service.demo.zeroshot import encoded
@@ -71,6 +72,11 @@ def _recognition(folder: Path) -> Scenario:
     ]
 
 
+def _detection(folder: Path) -> Scenario:
+    config = render("detection", {"input": {"kind": "scene", "size": 64}})
+    return config, [(encoded(picture), label) for picture, label in islice(scenes(np.random.default_rng(0), 64), ITEMS)]
+
+
 SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "numbers": _numbers,
     "text": _text,
@@ -81,4 +87,5 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "behaviour": _behaviour,
     "zeroshot": _zeroshot,
     "recognition": _recognition,
+    "detection": _detection,
 }

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
 
 import torch
 import torchvision
 from pydantic import Field, PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -20,11 +17,13 @@ from models.errors import SpecificationError
 from models.imports import imported
 from models.inputs import Batch, InputKind, Picture
 from models.lora import LowRank
+from models.weights import fetched, is_file, read_tensors, weights_entry
 
 # What ImageNet weights were trained with; as good as any other scale for a model without weights.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+WEIGHTS = "model.encoder.weights"
 TRUNK = 0.9  # a module that holds this share of all parameters is looked into for blocks
 
 
@@ -176,18 +175,18 @@ def _blocks(model: nn.Module) -> Iterator[list[str]]:
 
 def _build(name: str, weights: str) -> nn.Module:
     """Return the network with its weights. Raises SpecificationError."""
-    is_file = Path(weights).suffix in {".pth", ".pt", ".safetensors"}
+    local = is_file(weights)
     if ":" in name:
-        if not is_file and weights != "none":
-            raise SpecificationError("model.encoder.weights", f"{weights!r} is neither a local file nor none")
+        if not local and weights != "none":
+            raise SpecificationError(WEIGHTS, f"{weights!r} is neither a local file nor none")
         model = _made(name)
     else:
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise SpecificationError("model.encoder.backbone", f"{name!r} is not one of {', '.join(known)}")
-        entry = None if is_file or weights == "none" else _weights_entry(name, weights)
+        entry = None if local or weights == "none" else weights_entry(WEIGHTS, name, weights)
         model = _without_auxiliaries(_downloaded(name, entry))
-    return _load(model, Path(weights)) if is_file else model
+    return _load(model, Path(weights)) if local else model
 
 
 def _made(path: str) -> nn.Module:
@@ -206,21 +205,8 @@ def _downloaded(name: str, entry: Any) -> nn.Module:
     """Return a torchvision model; its weights are fetched and checked by torchvision, once. Raises SpecificationError."""
     model: nn.Module = torchvision.models.get_model(name, weights=None)
     if entry is not None:
-        try:
-            model.load_state_dict(entry.get_state_dict(progress=False, check_hash=True))
-        except (OSError, RuntimeError) as exc:
-            raise SpecificationError(
-                "model.encoder.weights", f"{entry} can't be fetched ({exc}); name a local file, or none"
-            ) from exc
+        model.load_state_dict(fetched(WEIGHTS, entry))
     return model
-
-
-def _weights_entry(name: str, weights: str) -> Any:
-    choices = torchvision.models.get_model_weights(name)
-    if weights not in choices.__members__:
-        allowed = ", ".join(["none", *choices.__members__])
-        raise SpecificationError("model.encoder.weights", f"{weights!r} is neither a file nor one of {allowed}")
-    return choices[weights]
 
 
 def _torchvision_weights(name: str, weights: str) -> Any:
@@ -238,34 +224,19 @@ def _normalisation(name: str, weights: str) -> tuple[Any, Any]:
 
 def _load(model: nn.Module, path: Path) -> nn.Module:
     """Load a local file. Its classifier may be of another shape: that layer is taken off anyway."""
-    if not path.is_file():
-        raise SpecificationError("model.encoder.weights", f"there is no file {path}")
-    state = _read(path)
+    state = read_tensors(WEIGHTS, path)
     last, _ = _last_layer(model)
     own = model.state_dict()
     kept = {name: tensor for name, tensor in state.items() if name in own and not name.startswith(f"{last}.")}
     missing = [name for name in own if name not in kept and not name.startswith(f"{last}.")]
     if missing:
-        raise SpecificationError("model.encoder.weights", f"{path.name} has no tensor {missing[0]!r}")
+        raise SpecificationError(WEIGHTS, f"{path.name} has no tensor {missing[0]!r}")
     wrong = [name for name, tensor in kept.items() if tensor.shape != own[name].shape]
     if wrong:
         got, expected = tuple(kept[wrong[0]].shape), tuple(own[wrong[0]].shape)
-        raise SpecificationError("model.encoder.weights", f"{wrong[0]} is {got} in {path.name}, expected {expected}")
+        raise SpecificationError(WEIGHTS, f"{wrong[0]} is {got} in {path.name}, expected {expected}")
     model.load_state_dict(kept, strict=False)
     return model
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read tensors, and nothing that could run: `weights_only` unpickles no code."""
-    try:
-        state: Any = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (OSError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as exc:
-        raise SpecificationError("model.encoder.weights", f"{path.name} can't be read as tensors") from exc
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise SpecificationError("model.encoder.weights", f"{path.name} is not a state dict: names -> tensors")
-    return state
 
 
 def _without_auxiliaries(model: nn.Module) -> nn.Module:

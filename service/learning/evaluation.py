@@ -87,7 +87,8 @@ class Prequential:
         """Take a state that `tensors` returned."""
         self.items = int(tensors["items"])
         self._classes = tensors["classes"].numpy().copy()
-        order = sorted((int(name.split(".")[1]), name.split(".")[2]) for name in tensors if name.startswith("recent."))
+        found = [name.split(".", 2) for name in tensors if name.startswith("recent.")]
+        order = sorted((int(index), name) for _, index, name in found)
         self._columns = tuple(name for _, name in order)
         if order:
             self._recent = np.stack([tensors[f"recent.{index}.{name}"].numpy() for index, name in order])
