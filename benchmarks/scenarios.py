@@ -11,7 +11,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SCENARIOS = ("sentiment", "tags", "translation", "summary", "behaviour", "prices", "recognition", "detection")
+SCENARIOS = (
+    "sentiment",
+    "tags",
+    "translation",
+    "summary",
+    "behaviour",
+    "recommend",
+    "products",
+    "prices",
+    "recognition",
+    "detection",
+)
 PARTS = ("start", "middle", "end", "all")
 
 

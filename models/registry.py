@@ -25,11 +25,13 @@ from models.heads.classification import Classification
 from models.heads.detection import Detection
 from models.heads.generation import Generation
 from models.heads.multilabel import MultiLabel
+from models.heads.ranking import Choices, Clicks, Ratings
 from models.heads.recognition import Recognition
 from models.heads.regression import Regression
 from models.heads.seq2seq import Seq2Seq
 from models.imports import imported
 from models.inputs import InputKind, Picture, Record, Text, Vector
+from models.interactions import Interactions
 from models.options import check_options
 from models.scenes import Scene
 from models.sequences import Events
@@ -41,6 +43,7 @@ INPUTS: dict[str, Callable[..., InputKind]] = {
     "image": Picture,
     "scene": Scene,
     "sequence": Events,
+    "interaction": Interactions,
 }
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "tabular": Tabular,
@@ -57,6 +60,9 @@ HEADS: dict[str, type[Head]] = {
     "multilabel": MultiLabel,
     "detection": Detection,
     "generation": Generation,
+    "choices": Choices,
+    "clicks": Clicks,
+    "ratings": Ratings,
     "recognition": Recognition,
     "regression": Regression,
     "seq2seq": Seq2Seq,

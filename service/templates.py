@@ -80,6 +80,18 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"name": "sequence"},
         "head": {"name": "classification", "labels": "open"},
     },
+    "recommend": {
+        "input": {"kind": "interaction"},
+        "encoder": {"name": "raw"},
+        "head": {"name": "clicks", "shrink": 0.1},
+        "learning": {"warm_up": 0, "optimizer": {"name": "adam", "lr": 0.01}},
+    },
+    "products": {
+        "input": {"kind": "interaction"},
+        "encoder": {"name": "raw"},
+        "head": {"name": "choices", "shrink": 0.3, "explore": 0.05},
+        "learning": {"optimizer": {"name": "adam", "lr": 0.01}},
+    },
     "zeroshot": {
         "input": {"kind": "image", "size": 32},
         "encoder": {"name": "convolutional"},
@@ -133,6 +145,8 @@ ABOUT = {
     "summary": "Texts whose label is a line of each: what it picks out, it may copy.",
     "seq2seq": "Texts whose label is a text, through a pretrained model of Hugging Face (a name on the hub, or a directory).",
     "behaviour": "Sequences of events, by name; the label is the event that followed.",
+    "recommend": "Users and items, in contexts; the label is a click, or none. The head ratings takes numbers instead.",
+    "products": "Users and items, of which one was chosen; POST /classes describes an item before anybody has chosen it.",
     "zeroshot": "Small pictures whose classes can be described: POST /classes makes one known before its first label.",
     "transfer": "Pictures, through a pretrained and frozen torchvision model; what learns are the head's experts.",
     "recognition": "Pictures of somebody or something: one makes an identity, and who is not known is answered as null.",

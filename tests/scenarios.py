@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from service.demo.prices import FIELDS, flats
 from service.demo.reviews import reviews
 from service.demo.scenes import scenes
 from service.demo.sessions import visits
+from service.demo.shop import Choice, Shop
 from service.demo.tickets import tickets
 from service.demo.zeroshot import encoded
 from service.templates import render
@@ -56,6 +57,18 @@ def _behaviour(folder: Path) -> Scenario:
     return render("behaviour"), list(islice(visits(np.random.default_rng(0), ITEMS // 2), ITEMS))
 
 
+def _recommend(folder: Path) -> Scenario:
+    shown = Shop(np.random.default_rng(0)).shown(ITEMS)
+    return render("recommend"), [
+        ({"user": each.user, "item": each.item, "context": each.context}, each.clicked) for each in shown
+    ]
+
+
+def _products(folder: Path) -> Scenario:
+    events = chain.from_iterable(Shop(np.random.default_rng(0)).days(3))
+    return render("products"), [({"user": each.user}, each.item) for each in events if isinstance(each, Choice)]
+
+
 def _zeroshot(folder: Path) -> Scenario:
     rng = np.random.default_rng(0)
     looks = [LOOKS[index] for index in rng.integers(len(LOOKS), size=ITEMS)]
@@ -85,6 +98,8 @@ SCENARIOS: dict[str, Callable[[Path], Scenario]] = {
     "summary": _summary,
     "seq2seq": _seq2seq,
     "behaviour": _behaviour,
+    "recommend": _recommend,
+    "products": _products,
     "zeroshot": _zeroshot,
     "recognition": _recognition,
     "detection": _detection,

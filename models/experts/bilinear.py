@@ -43,27 +43,33 @@ class Words(ClassTexts):
     places: Tensor
     shares: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WORD_WIDTH, most: int = MOST_WORDS) -> None:
         super().__init__()
-        self.width = WORD_WIDTH
-        self.table = nn.Embedding(WORD_BUCKETS, WORD_WIDTH)
-        nn.init.normal_(self.table.weight, std=WORD_WIDTH**-0.5)
-        self.register_buffer("places", torch.zeros(0, MOST_WORDS, dtype=torch.int64))  # [classes, words], hash buckets
-        self.register_buffer("shares", torch.zeros(0, MOST_WORDS))  # [classes, words], adding up to 1; 0 is no word
+        self.width = width
+        self.most = most
+        self.table = nn.Embedding(WORD_BUCKETS, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.register_buffer("places", torch.zeros(0, most, dtype=torch.int64))  # [classes, words], hash buckets
+        self.register_buffer("shares", torch.zeros(0, most))  # [classes, words], adding up to 1; 0 is no word
 
     def forward(self) -> Tensor:
         """Return a vector for each class, [classes, width]; zeros for one without a description."""
-        longest = int(self.shares.count_nonzero(1).max()) if len(self.shares) else 0
-        vectors: Tensor = (self.table(self.places[:, :longest]) * self.shares[:, :longest].unsqueeze(2)).sum(1)
-        return vectors
+        return self.of(slice(None))
+
+    def of(self, classes: slice | Tensor) -> Tensor:
+        """Return the vectors of some classes, by their indices."""
+        places, shares = self.places[classes], self.shares[classes]
+        longest = max(1, int(shares.count_nonzero(1).max())) if len(shares) else 1
+        places, shares = places[:, :longest].contiguous(), shares[:, :longest].contiguous()
+        return F.embedding_bag(places, self.table.weight, per_sample_weights=shares, mode="sum")
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise LabelError for descriptions that are too long, or have no word."""
         cut = [words_of(text) for text in texts]
         if not all(cut):
             raise LabelError("a description has no word")
-        if (count := sum(map(len, cut))) > MOST_WORDS:
-            raise LabelError(f"the descriptions have {count} words, the limit is {MOST_WORDS}")
+        if (count := sum(map(len, cut))) > self.most:
+            raise LabelError(f"the descriptions have {count} words, the limit is {self.most}")
 
     def describe(self, index: int, texts: Sequence[str], embed: Embed) -> None:
         """Take the words of the descriptions; each description counts as much as the others."""

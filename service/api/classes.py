@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 from starlette.convertors import Convertor, register_url_convertor
@@ -18,7 +18,7 @@ from models.errors import LabelError
 from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
 from service.api.documentation import class_body, problems
 from service.api.problems import CLASS_KNOWN, INVALID, KEY_BUSY, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem, at
-from service.api.schemas import ChangedClass, ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
+from service.api.schemas import MOST_LISTED, ChangedClass, ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
 from service.api.service import Service
 from service.serving.served import Serving
 from service.store import KeyBusy, KeyReused, NewEntry
@@ -50,12 +50,17 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["classes"])
     limit = service.settings.limits.body_bytes
 
-    @router.get("/classes", response_model=ClassList, responses=problems(503))
-    async def classes(response: Response) -> ClassList:
-        """List the classes of the model that is served."""
+    @router.get("/classes", response_model=ClassList, responses=problems(422, 503))
+    async def classes(
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
+        offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    ) -> ClassList:
+        """List the classes of the model that is served, a page at a time: a catalogue may have a great many."""
         serving = _serving(service)
         response.headers["Model-Version"] = str(serving.version.version)
-        return ClassList(model_version=serving.version.version, classes=[_known(serving, name) for name in serving.labels])
+        listed = [_known(serving, name) for name in serving.labels[offset : offset + limit]]
+        return ClassList(model_version=serving.version.version, count=len(serving.labels), classes=listed)
 
     @router.get("/classes/{name:label}", response_model=KnownClass, responses=problems(404, 422, 503))
     async def one_class(name: Name, response: Response) -> KnownClass:

@@ -31,6 +31,7 @@ def _no_step(name: str) -> str:
     return name
 
 
+MOST_LISTED = 1000  # classes in one answer
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -190,9 +191,10 @@ class KnownClass(BaseModel):
 
 
 class ClassList(BaseModel):
-    """The classes in the order in which they became known."""
+    """The classes in the order in which they became known; `count` is how many there are in all."""
 
     model_version: int
+    count: int
     classes: list[KnownClass]
 
 
@@ -291,7 +293,7 @@ class ModelState(BaseModel):
     """The model that is served, and how far it is behind the log."""
 
     model_version: int
-    labels: list[str]
+    labels: Annotated[list[str], Field(description=f"The first {MOST_LISTED} of them; GET /classes has all, and their number.")]
     log_seq: int
     applied_seq: int
     lag: int

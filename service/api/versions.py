@@ -11,7 +11,7 @@ from service.api.bodies import JSON
 from service.api.documentation import problems
 from service.api.predict import answered
 from service.api.problems import CHECKPOINT_GONE, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem
-from service.api.schemas import Comparison, ModelState, VersionDetails, VersionPage, VersionSummary
+from service.api.schemas import MOST_LISTED, Comparison, ModelState, VersionDetails, VersionPage, VersionSummary
 from service.api.service import Service
 from service.serving import comparison
 from service.serving.comparison import Window
@@ -40,7 +40,7 @@ def routes(service: Service) -> APIRouter:
         log_seq = max(service.feedback.end(), version.last_seq)
         state = ModelState(
             model_version=version.version,
-            labels=list(serving.labels),
+            labels=list(serving.labels[:MOST_LISTED]),
             log_seq=log_seq,
             applied_seq=version.last_seq,
             lag=log_seq - version.last_seq,

@@ -94,7 +94,7 @@ def follow(
             answer = baseline.answer(instance)
             course.scores[baseline.name].append(worst if answer is None else score(answer, label))
             baseline.learn(instance, label)
-        course.served_ms.append(_taught(client, instance, label, prediction))
+        course.served_ms.append(teach(client, instance, label, prediction))
     course.versions = client.get("/model").raise_for_status().json()["model_version"]
     return course
 
@@ -165,7 +165,7 @@ def _predicted(client: httpx.Client, instance: Any) -> dict[str, Any] | None:
     return prediction
 
 
-def _taught(client: httpx.Client, instance: Any, label: Any, prediction: Mapping[str, Any] | None) -> float:
+def teach(client: httpx.Client, instance: Any, label: Any, prediction: Mapping[str, Any] | None) -> float:
     """Send the label, and return the milliseconds until it was served."""
     item = {"instance": instance} if prediction is None else {"prediction_id": prediction["id"]}
     began = time.perf_counter()

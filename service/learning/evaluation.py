@@ -29,11 +29,11 @@ class Prequential:
 
     def record(self, scores: Scores, metric: str, classes: Sequence[int]) -> None:
         """Take in the scores of some items, and their targets; `classes` are class indices, empty where the task has none."""
-        values = torch.stack([column.double().cpu() for column in scores.values()]).numpy()  # [columns, items]
         if not self._columns:
             self._columns = tuple(scores)
             self._recent = np.full((len(scores), self.window), np.nan)
             self._means = np.zeros((len(scores), 4))
+        values = torch.stack([scores[name].double().cpu() for name in self._columns]).numpy()  # [columns, items]
         count = values.shape[1]
         places = np.arange(self.items, self.items + count)[-self.window :] % self.window
         self._recent[:, places] = values[:, -self.window :]
