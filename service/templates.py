@@ -83,7 +83,7 @@ TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
     "recommend": {
         "input": {"kind": "interaction"},
         "encoder": {"name": "raw"},
-        "head": {"name": "clicks", "shrink": 0.1},
+        "head": {"name": "clicks", "shrink": 1.0},
         "learning": {"warm_up": 0, "optimizer": {"name": "adam", "lr": 0.01}},
     },
     "products": {

@@ -15,7 +15,7 @@ from service.demo.running import Running
 from service.demo.shop import Shop
 from service.templates import render
 
-ITEMS = 4000
+ITEMS = 3000
 PRIOR = 10.0  # times that each product is taken to have been shown, at the rate of all
 
 
