@@ -271,8 +271,10 @@ class Detection(Head):
         for module in self.detector.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-        yield
-        self.detector.eval()
+        try:
+            yield
+        finally:
+            self.detector.eval()
 
     def _places(self, names: Iterable[str]) -> dict[str, int]:
         """Return the classes as they will be when these names are known. Raises LabelError when there is no room."""
