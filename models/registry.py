@@ -13,60 +13,48 @@ from typing import Any
 import torch
 
 from models.base import Encoder, Head, OnlineModel
-from models.encoders.convolutional import Convolutional
-from models.encoders.raw import Raw
-from models.encoders.reading import Reader
-from models.encoders.sequence import Recurrent
-from models.encoders.tabular import Tabular
-from models.encoders.text import HashedText, SentenceEncoder
-from models.encoders.vision import Backbone
 from models.errors import SpecificationError, told
-from models.heads.classification import Classification
-from models.heads.detection import Detection
-from models.heads.generation import Generation
-from models.heads.multilabel import MultiLabel
-from models.heads.ranking import Choices, Clicks, Ratings
-from models.heads.recognition import Recognition
-from models.heads.regression import Regression
-from models.heads.seq2seq import Seq2Seq
-from models.imports import imported
-from models.inputs import InputKind, Picture, Record, Text, Vector
-from models.interactions import Interactions
+from models.imports import Parts, imported
+from models.inputs import InputKind, Picture
 from models.options import check_options
-from models.scenes import Scene
-from models.sequences import Events
 
-INPUTS: dict[str, Callable[..., InputKind]] = {
-    "vector": Vector,
-    "record": Record,
-    "text": Text,
-    "image": Picture,
-    "scene": Scene,
-    "sequence": Events,
-    "interaction": Interactions,
-}
-ENCODERS: dict[str, Callable[..., Encoder]] = {
-    "tabular": Tabular,
-    "text": HashedText,
-    "sentence": SentenceEncoder,
-    "convolutional": Convolutional,
-    "torchvision": Backbone,
-    "sequence": Recurrent,
-    "reader": Reader,
-    "raw": Raw,
-}
-HEADS: dict[str, type[Head]] = {
-    "classification": Classification,
-    "multilabel": MultiLabel,
-    "detection": Detection,
-    "generation": Generation,
-    "choices": Choices,
-    "clicks": Clicks,
-    "ratings": Ratings,
-    "recognition": Recognition,
-    "regression": Regression,
-    "seq2seq": Seq2Seq,
-}
+INPUTS: Mapping[str, Callable[..., InputKind]] = Parts(
+    {
+        "vector": "models.inputs:Vector",
+        "record": "models.inputs:Record",
+        "text": "models.inputs:Text",
+        "image": "models.inputs:Picture",
+        "scene": "models.scenes:Scene",
+        "sequence": "models.sequences:Events",
+        "interaction": "models.interactions:Interactions",
+    }
+)
+ENCODERS: Mapping[str, Callable[..., Encoder]] = Parts(
+    {
+        "tabular": "models.encoders.tabular:Tabular",
+        "text": "models.encoders.text:HashedText",
+        "sentence": "models.encoders.text:SentenceEncoder",
+        "convolutional": "models.encoders.convolutional:Convolutional",
+        "torchvision": "models.encoders.vision:Backbone",
+        "sequence": "models.encoders.sequence:Recurrent",
+        "reader": "models.encoders.reading:Reader",
+        "raw": "models.encoders.raw:Raw",
+    }
+)
+HEADS: Mapping[str, type[Head]] = Parts(
+    {
+        "classification": "models.heads.classification:Classification",
+        "multilabel": "models.heads.multilabel:MultiLabel",
+        "detection": "models.heads.detection:Detection",
+        "generation": "models.heads.generation:Generation",
+        "choices": "models.heads.ranking:Choices",
+        "clicks": "models.heads.ranking:Clicks",
+        "ratings": "models.heads.ranking:Ratings",
+        "recognition": "models.heads.recognition:Recognition",
+        "regression": "models.heads.regression:Regression",
+        "seq2seq": "models.heads.seq2seq:Seq2Seq",
+    }
+)
 
 Specification = Mapping[str, Any]
 

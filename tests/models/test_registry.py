@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 
+from models.base import Encoder, Head
 from models.errors import SpecificationError
-from models.registry import INPUTS, build_model, resolve, without_weights
+from models.inputs import InputKind
+from models.registry import ENCODERS, HEADS, INPUTS, build_model, resolve, without_weights
 
 VECTOR = {"kind": "vector", "length": 3}
 MLP = {"name": "tabular", "hidden": [4]}
@@ -84,3 +89,15 @@ def test_the_architecture_can_be_built_without_fetching_weights() -> None:
         "encoder": {"name": "torchvision", "weights": "none"}
     }
     assert without_weights({"class": "a:B"}) == {"class": "a:B"}
+
+
+@pytest.mark.parametrize(("known", "made"), [(INPUTS, InputKind), (ENCODERS, Encoder), (HEADS, Head)])
+def test_every_name_stands_for_what_it_says(known: Mapping[str, Any], made: type) -> None:
+    for name, part in known.items():
+        assert isinstance(part, type), name
+        assert made is InputKind or issubclass(part, made), name
+
+
+def test_a_service_does_not_import_what_its_model_has_no_use_for() -> None:
+    code = "import sys, service.processes.http; print(sorted({'torchvision', 'transformers', 'sacrebleu'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
