@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -101,6 +101,9 @@ class Head(Half):
     @abstractmethod
     def parse_label(self, value: Any) -> Label:
         """Turn a JSON label into the form that is logged. Raises LabelError."""
+
+    def check_label(self, label: Label, instance: Callable[[], Any]) -> None:
+        """Raise LabelError for a label that this instance can't have; it is loaded only where that matters."""
 
     @abstractmethod
     def admit(self, labels: Sequence[Label]) -> None:

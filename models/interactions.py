@@ -39,7 +39,7 @@ class Interactions(JsonKind):
 
     kind = "interaction"
     instance_type: Any = Interaction
-    example: Mapping[str, Any] = {"user": "u7", "candidates": ["i3", "i8"], "context": {"device": "phone"}}
+    example: Mapping[str, Any] = {"user": "u7", "item": "i3", "context": {"device": "phone"}}
 
     def __init__(
         self, *, max_candidates: Annotated[PositiveInt, Field(description="An instance with more is refused.")] = 1000

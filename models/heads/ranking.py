@@ -6,7 +6,7 @@ import json
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from models.inputs import InputKind, Number
 from models.interactions import CONTEXT_BUCKETS, Interactions, Name, asked_of
 from models.metrics import means, regression_metrics
 
+NO_ITEM = 'the interaction is not about one item, so the label must name it: {"item": ..., "value": ...}'
 LISTED = 10  # items in an answer, unless it is asked for others
 MOST_WORDS = 32  # in all descriptions of an item together
 USER_SCALE = 0.1  # standard deviation of a new user's vector
@@ -239,7 +240,7 @@ class Ranking(Head):
         if (name := self.named(label)) is not None:
             return name
         if len(asked) != 1:
-            raise LabelError("the interaction asks for no single item, so the label must name the one that it is about")
+            raise LabelError(NO_ITEM)
         return asked[0]
 
     def _places(self, labels: Sequence[Label], asked: Sequence[Sequence[str]]) -> Tensor:
@@ -476,6 +477,11 @@ class _Valued(Ranking):
     def parse_label(self, value: Any) -> Any:
         """Return the value, with the item that it names."""
         return value
+
+    def check_label(self, label: Label, instance: Callable[[], Any]) -> None:
+        """Raise LabelError for a value of nothing: neither label nor instance names the item."""
+        if self.named(label) is None and "item" not in instance():
+            raise LabelError(NO_ITEM)
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return the values, [batch]."""

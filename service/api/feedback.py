@@ -96,9 +96,11 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
         prediction = predictions.get(item.prediction_id or "")
         if item.prediction_id and prediction is None and key is None:
             raise of_append(MissingInstance(index))
+        payload = prediction.instance if prediction else instance
+        _check_label(service, index, label, payload)
         entries.append(
             NewEntry(
-                instance=prediction.instance if prediction else instance,
+                instance=payload,
                 label=json.dumps(label),
                 digest=b"" if key is None else _digest(item) if item.key else whole,
                 weight=item.weight,
@@ -120,6 +122,15 @@ def _check_source(index: int, item: FeedbackItem) -> None:
 def _label(service: Service, index: int, item: FeedbackItem) -> Label:
     try:
         return service.model.head.parse_label(item.label)
+    except LabelError as exc:
+        raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
+
+
+def _check_label(service: Service, index: int, label: Label, payload: bytes | None) -> None:
+    """Raise Problem 422 for a label that its instance can't have; an item that was sent before has no instance here."""
+    try:
+        if payload is not None:
+            service.model.head.check_label(label, lambda: service.model.input.load(payload))
     except LabelError as exc:
         raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 

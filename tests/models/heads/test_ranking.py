@@ -205,6 +205,9 @@ def test_a_label_may_name_the_item_and_must_where_the_instance_does_not(head: st
     assert state.model.head.labels == ["i2"]
     with pytest.raises(LabelError, match="must name"):
         learn(state, [(ranked, LABELS[head])])
+    with pytest.raises(LabelError, match="must name"):
+        state.model.head.check_label(LABELS[head], lambda: ranked)
+    state.model.head.check_label({"item": "i1", "value": LABELS[head]}, lambda: ranked)
 
 
 def test_what_is_no_interaction_is_refused() -> None:
