@@ -16,7 +16,7 @@ demo: $(STAMP) ## Start a service, stream 1,797 digits through it, show it learn
 	$(BIN)/everlearn demo $(ARGS)
 
 test: lint ## Run what CI runs: lint, then every test but the long ones (ARGS goes to pytest)
-	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: $(STAMP) ## Run the long tests: the same attacks with larger numbers
 	$(BIN)/python -m pytest -m long $(ARGS)

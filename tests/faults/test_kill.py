@@ -101,7 +101,7 @@ def kill_and_restart(folder: Path, config: str, items: Items, kills: int) -> Non
 
 
 def test_nothing_is_lost_or_applied_twice_when_everything_is_killed(tmp_path: Path, digits: Items) -> None:
-    kill_and_restart(tmp_path, DIGITS, digits, kills=5)
+    kill_and_restart(tmp_path, DIGITS, digits, kills=3)
 
 
 @pytest.mark.long
