@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,6 +73,19 @@ def regression_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
 def means(columns: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
     """Return the means of columns, each [items], over the items that they say something of."""
     return {name: _mean(columns[name].double().cpu().numpy()) for name in names}
+
+
+def auc(scores: Tensor, targets: Tensor) -> float:
+    """Return the share of pairs of a click and none in which the click had the higher score (Mann and Whitney 1947)."""
+    values, clicked = scores.double().cpu().numpy(), targets.double().cpu().numpy() > 0
+    known = ~np.isnan(values)
+    values, clicked = values[known], clicked[known]
+    count = int(clicked.sum())
+    if count in {0, len(clicked)}:
+        return math.nan
+    _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[inverse]  # ties share their mean rank
+    return float((ranks[clicked].sum() - count * (count + 1) / 2) / (count * (len(clicked) - count)))
 
 
 def _mean(values: Column) -> float:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
-import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
-from pydantic import BaseModel, Field, PositiveInt, Strict, StrictBool
+from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing_extensions import TypedDict
 
 from models.base import Answer, Batch, Head, Label, Scores
 from models.errors import LabelError, SpecificationError
 from models.experts.base import Embed, resized, resized_parameter
 from models.experts.bilinear import Words
-from models.inputs import InputKind, Number
-from models.interactions import CONTEXT_BUCKETS, Interactions, Name, asked_of
-from models.metrics import means, regression_metrics
+from models.exploration import explored, off_policy
+from models.inputs import InputKind
+from models.interactions import CONTEXT_BUCKETS, Interactions, asked_of
 
 NO_ITEM = 'the interaction is not about one item, so the label must name it: {"item": ..., "value": ...}'
 LISTED = 10  # items in an answer, unless it is asked for others
@@ -30,7 +26,6 @@ MOST_WORDS = 32  # in all descriptions of an item together
 USER_SCALE = 0.1  # standard deviation of a new user's vector
 PRIOR_ITEMS = 10.0  # that each item is taken to have had beside its own, at the mean of all
 FADING = 0.9995  # per item of feedback: what is popular is so among about the latest 2,000
-LEAST_PROPENSITY = 0.01  # weights of off-policy evaluation are clipped there (Ionides 2008)
 
 Explore = Annotated[
     float,
@@ -183,7 +178,7 @@ class Ranking(Head):
 
     def summarise(self, columns: Scores) -> dict[str, float]:
         """Return the task's metrics, and what answering the best item first would have earned, where explored answers tell."""
-        return {**self.summary(columns), **({"ips_reward": _off_policy(columns)} if self.explore else {})}
+        return {**self.summary(columns), **({"ips_reward": off_policy(columns)} if self.explore else {})}
 
     def answers(self, outputs: Asked, top_k: int | None) -> list[Answer]:
         """Rank what is asked for, best first, cut to top_k (10). A share of rankings begins with an item at random."""
@@ -299,7 +294,7 @@ class Ranking(Head):
         best, places = scores.topk(min(top_k, count))
         order, propensity = places.tolist(), 1.0
         if self.explore and count > 1:
-            order, propensity = _explored(order, count, self.explore)
+            order, propensity = explored(order, count, self.explore)
             best = scores[order]
         labels = names or self.labels
         return {
@@ -362,261 +357,3 @@ class Ranking(Head):
         self._resize_items(len(state_dict[f"{prefix}counts"]))
         self._rows = {code: row for row, code in enumerate(codes.tolist())}
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class Choices(Ranking):
-    """Which item will be chosen, out of the candidates or of all: softmax, sampled where the catalogue is large."""
-
-    task = "ranking"
-    metric = "ndcg"
-    higher_is_better = True
-    averaged = ("ndcg", "hit", "log_loss")
-    label_type = Name
-    example_label = "i3"
-
-    novelty = 0.95
-    """Share of the items that a new one is taken to be more popular than (optimism, Sutton and Barto 1998)."""
-    negatives = 1000
-    """Items that a choice out of a larger catalogue is compared with, drawn alike (Jean et al. 2015)."""
-
-    def parse_label(self, value: str) -> str:
-        """Return the item's name."""
-        return value
-
-    def targets(self, labels: Sequence[Label]) -> Tensor:
-        """Return 1 for each choice, [batch]."""
-        return torch.ones(len(labels))
-
-    def named(self, label: Label) -> str | None:
-        """Return the item."""
-        return str(label)
-
-    def declare(self, name: str, descriptions: Sequence[str], embed: Embed) -> None:
-        """Bring an item into the catalogue; a new one is taken to be popular, which fades as other items are chosen."""
-        is_new = name not in self.items
-        super().declare(name, descriptions, embed)
-        if is_new and self.met.any():
-            self.counts[self.items[name]] = self.counts[self.met].quantile(self.novelty)
-
-    def losses_of(self, asked: Asked, places: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the cross-entropy of each choice, [batch]; what nobody has chosen yet is not taught that it never is."""
-        pool = self.met.nonzero().squeeze(1)
-        if len(pool) > self.negatives:
-            drawn = pool[torch.randint(len(pool), (self.negatives,), device=pool.device)]
-            pool = torch.unique(torch.cat([drawn, places]))
-        logits = F.linear(asked.users[:, :-1], *self._of(pool))  # [batch, pool]
-        among = torch.stack([self._among(pool, names, place) for names, place in zip(asked.names, places, strict=True)])
-        return F.cross_entropy(logits.masked_fill(~among, -torch.inf), torch.searchsorted(pool, places), reduction="none")
-
-    def judged(self, asked: Asked, labels: Sequence[Label]) -> Scores:
-        """Return NDCG@10 and hit@10 of each choice among what was asked for, and its log loss; a new item was missed."""
-        rows = [self._rank(user, names, label) for user, names, label in zip(asked.users, asked.names, labels, strict=True)]
-        ranks, losses = zip(*rows, strict=True)
-        rank = torch.tensor(ranks, dtype=torch.float64)
-        hit = rank < LISTED
-        return {"ndcg": torch.where(hit, 1 / (rank + 2).log2(), 0.0), "hit": hit.double(), "log_loss": torch.tensor(losses)}
-
-    def losses(self, scores: Scores) -> Tensor:
-        """Return 1 - NDCG@10."""
-        return 1 - scores["ndcg"].nan_to_num(0)
-
-    def summary(self, columns: Scores) -> dict[str, float]:
-        """Return the means of the scores."""
-        return means(columns, self.averaged)
-
-    def reward(self, item: str, label: Label) -> float:
-        """Return 1 where the item was chosen, else 0."""
-        return float(item == label)
-
-    def prior(self) -> Tensor:
-        """Return the log share of each item in recent choices."""
-        return ((self.counts + 1) / (self.counts.sum() + 1)).log()
-
-    def shown(self, scores: Tensor, everything: Tensor) -> Tensor:
-        """Return probabilities of being chosen."""
-        return (scores - everything.logsumexp(0)).exp()
-
-    def _among(self, pool: Tensor, names: Sequence[str], place: Tensor) -> Tensor:
-        """Return which items of the pool the choice was between, bool [pool]: all, or the candidates."""
-        if len(names) < 2:
-            return torch.ones_like(pool, dtype=torch.bool)
-        candidates = torch.tensor([self.items.get(name, -1) for name in names], device=pool.device)
-        return torch.isin(pool, candidates) | (pool == place)
-
-    def _rank(self, user: Tensor, names: Sequence[str], label: str) -> tuple[float, float]:
-        """Return how many items stand before the chosen one, and its log loss."""
-        names = names if len(names) > 1 else []
-        place = names.index(label) if label in names else self.items.get(label, -1) if not names else -1
-        if place < 0:
-            return math.inf, math.nan
-        scores = self._candidates(user, names)
-        return float((scores > scores[place]).sum()), float(scores.logsumexp(0) - scores[place])
-
-
-class ClickLabel(TypedDict):
-    """Whether an item of those that were shown was clicked."""
-
-    item: Name
-    value: StrictBool
-
-
-class RatingLabel(TypedDict):
-    """What an item of those that were shown is worth to the user."""
-
-    item: Name
-    value: Number
-
-
-class _Valued(Ranking):
-    """A ranking whose label is a value of the item that the instance asks for, or of one that the label names."""
-
-    def named(self, label: Label) -> str | None:
-        """Return the item, where the label names it."""
-        return label["item"] if isinstance(label, Mapping) else None
-
-    def parse_label(self, value: Any) -> Any:
-        """Return the value, with the item that it names."""
-        return value
-
-    def check_label(self, label: Label, instance: Callable[[], Any]) -> None:
-        """Raise LabelError for a value of nothing: neither label nor instance names the item."""
-        if self.named(label) is None and "item" not in instance():
-            raise LabelError(NO_ITEM)
-
-    def targets(self, labels: Sequence[Label]) -> Tensor:
-        """Return the values, [batch]."""
-        return torch.tensor([float(label["value"] if isinstance(label, Mapping) else label) for label in labels])
-
-    def reward(self, item: str, label: Label) -> float:
-        """Return the value of the item, NaN where the label is about another."""
-        if isinstance(label, Mapping) and label["item"] != item:
-            return math.nan
-        return float(self.targets([label]))
-
-    def outputs_of(self, asked: Asked, labels: Sequence[Label]) -> Tensor:
-        """Return the score of the item that each label is about, [batch]."""
-        return self.scored(asked.users, self._places(labels, asked.names))
-
-
-class Clicks(_Valued):
-    """Whether an item will be clicked: logistic."""
-
-    task = "clicks"
-    metric = "log_loss"
-    higher_is_better = False
-    averaged = ("log_loss", "accuracy")
-    label_type = StrictBool | ClickLabel
-    example_label: Label = True
-
-    def losses_of(self, asked: Asked, places: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the cross-entropy, [batch]."""
-        targets = self.targets(labels).to(asked.users)
-        return F.binary_cross_entropy_with_logits(self.scored(asked.users, places), targets, reduction="none")
-
-    def judged(self, asked: Asked, labels: Sequence[Label]) -> Scores:
-        """Return log loss, accuracy and the probability of a click."""
-        scores, targets = self.outputs_of(asked, labels), self.targets(labels).to(asked.users)
-        return {
-            "log_loss": F.binary_cross_entropy_with_logits(scores, targets, reduction="none"),
-            "accuracy": ((scores > 0) == (targets > 0)).float(),
-            "probability": scores.sigmoid(),
-        }
-
-    def losses(self, scores: Scores) -> Tensor:
-        """Return how far each probability is from what happened: 0 to 1, and no more for a surprise than it is."""
-        return 1 - (-scores["log_loss"]).exp()
-
-    def summary(self, columns: Scores) -> dict[str, float]:
-        """Return log loss, accuracy and AUC."""
-        return {**means(columns, self.averaged), "auc": _auc(columns["probability"], columns["target"])}
-
-    def prior(self) -> Tensor:
-        """Return the log odds of a click on each item, drawn to the mean of all where few have been shown."""
-        mean = (self.sums.sum() + 1) / (self.counts.sum() + 2)
-        rate = (self.sums + PRIOR_ITEMS * mean) / (self.counts + PRIOR_ITEMS)
-        odds: Tensor = rate.logit()
-        return odds
-
-    def shown(self, scores: Tensor, everything: Tensor) -> Tensor:
-        """Return probabilities of a click."""
-        return scores.sigmoid()
-
-    def _columns(self) -> Iterable[str]:
-        return (*super()._columns(), "probability")
-
-
-class Ratings(_Valued):
-    """What an item is worth to a user, as a number: least squares."""
-
-    task = "ratings"
-    metric = "mae"
-    higher_is_better = False
-    averaged = ("mae",)
-    label_type = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-1e6, le=1e6)] | RatingLabel
-    example_label: Label = 4.5
-
-    def losses_of(self, asked: Asked, places: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return half the squared error, [batch]."""
-        return 0.5 * (self.scored(asked.users, places) - self.targets(labels).to(asked.users)) ** 2
-
-    def judged(self, asked: Asked, labels: Sequence[Label]) -> Scores:
-        """Return absolute and squared errors."""
-        errors = self.outputs_of(asked, labels) - self.targets(labels).to(asked.users)
-        return {"mae": errors.abs(), "mse": errors**2}
-
-    def losses(self, scores: Scores) -> Tensor:
-        """Return absolute errors squeezed to 0..1."""
-        return scores["mae"] / (1 + scores["mae"])
-
-    def summary(self, columns: Scores) -> dict[str, float]:
-        """Return MAE, RMSE and R2."""
-        return regression_metrics(columns)
-
-    def prior(self) -> Tensor:
-        """Return the mean rating of each item, drawn to the mean of all where there are few."""
-        total = self.counts.sum()
-        mean = self.sums.sum() / total if total > 0 else total
-        return (self.sums + PRIOR_ITEMS * mean) / (self.counts + PRIOR_ITEMS)
-
-    def shown(self, scores: Tensor, everything: Tensor) -> Tensor:
-        """Return the values."""
-        return scores
-
-    def _columns(self) -> Iterable[str]:
-        return (*super()._columns(), "mse")
-
-
-def _explored(order: list[int], count: int, share: float) -> tuple[list[int], float]:
-    """Return a ranking that begins with an item at random in a share of cases, and how probable its first item was."""
-    first = order[0]
-    if random.random() < share:  # noqa: S311  # nobody gains by guessing it
-        first = random.randrange(count)  # noqa: S311
-    others = [place for place in order if place != first]
-    propensity = share / count + (1 - share if first == order[0] else 0.0)
-    return [first, *others][: len(order)], propensity
-
-
-def _off_policy(columns: Scores) -> float:
-    """Return the mean reward that showing the best item first would have had, from answers that explored.
-
-    Self-normalised inverse propensity scoring with clipped weights (Swaminathan and Joachims 2015).
-    """
-    greedy, shown, propensity, reward = (
-        columns[name].double().cpu().numpy() for name in ("greedy", "shown", "propensity", "reward")
-    )
-    told = (greedy == shown) & ~np.isnan(reward)
-    weights = 1 / np.maximum(propensity[told], LEAST_PROPENSITY)
-    return float((weights * reward[told]).sum() / weights.sum()) if told.any() else math.nan
-
-
-def _auc(scores: Tensor, targets: Tensor) -> float:
-    """Return the share of pairs of a click and none in which the click had the higher score (Mann and Whitney 1947)."""
-    values, clicked = scores.double().cpu().numpy(), targets.double().cpu().numpy() > 0
-    known = ~np.isnan(values)
-    values, clicked = values[known], clicked[known]
-    count = int(clicked.sum())
-    if count in {0, len(clicked)}:
-        return math.nan
-    _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[inverse]  # ties share their mean rank
-    return float((ranks[clicked].sum() - count * (count + 1) / 2) / (count * (len(clicked) - count)))

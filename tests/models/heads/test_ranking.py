@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from models.base import OnlineModel
 from models.errors import InstanceError, LabelError, SpecificationError
-from models.heads.ranking import _auc, _off_policy
+from models.exploration import off_policy
 from models.interactions import Interactions
+from models.metrics import auc
 from models.registry import build_model
 from service.demo.shop import Choice, Product, Shop
 from service.learning.update import Declaration, Item, LearningState
@@ -154,7 +155,7 @@ def test_answers_that_explored_tell_what_the_best_items_would_have_earned() -> N
         "propensity": np.where(shown == 1, 0.8, 0.1),
         "reward": (rng.random(20_000) < np.vectorize(worth.get)(shown)).astype(float),
     }
-    found = _off_policy({name: torch.from_numpy(column) for name, column in columns.items()})
+    found = off_policy({name: torch.from_numpy(column) for name, column in columns.items()})
     assert found == pytest.approx(0.6, abs=0.04)
 
 
@@ -177,7 +178,7 @@ def test_clicks_on_explored_answers_are_judged_by_their_propensity() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
 def test_the_area_under_the_curve_is_sklearns(rows: list[tuple[int, bool]]) -> None:
     scores, clicked = np.array([score for score, _ in rows]), np.array([click for _, click in rows])
-    found = _auc(torch.from_numpy(scores).double(), torch.from_numpy(clicked).double())
+    found = auc(torch.from_numpy(scores).double(), torch.from_numpy(clicked).double())
     if clicked.all() or not clicked.any():
         assert math.isnan(found)
     else:
