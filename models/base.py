@@ -151,6 +151,10 @@ class Head(Half):
     def answers(self, outputs: Outputs, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
 
+    def settled(self, outputs: Outputs) -> list[Answer]:
+        """Return answers that leave nothing to chance: what two versions are compared by."""
+        return self.answers(outputs, 1)
+
     def explained(self, outputs: Outputs, label: Label | None) -> Tensor:
         """Return the number that an explanation shares out over the parts of an instance, [batch].
 

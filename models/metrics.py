@@ -75,6 +75,11 @@ def means(columns: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, floa
     return {name: _mean(columns[name].double().cpu().numpy()) for name in names}
 
 
+def gain(rank: float) -> float:
+    """Return the NDCG@10 of a ranking with one item that matters, behind so many others (Järvelin and Kekäläinen 2002)."""
+    return 1 / math.log2(rank + 2) if rank < 10 else 0.0
+
+
 def auc(scores: Tensor, targets: Tensor) -> float:
     """Return the share of pairs of a click and none in which the click had the higher score (Mann and Whitney 1947)."""
     values, clicked = scores.double().cpu().numpy(), targets.double().cpu().numpy() > 0

@@ -32,6 +32,11 @@ class ClassTexts(nn.Module):
         """Take the descriptions of a class in the place of those that it had; `embed` is the model's own text encoder."""
         raise NotImplementedError
 
+    def of(self, classes: slice | Tensor) -> Tensor:
+        """Return the vectors of some classes, by their indices."""
+        vectors: Tensor = self()
+        return vectors[classes]
+
     def resize(self, classes: int) -> None:
         """Have this many classes."""
         raise NotImplementedError

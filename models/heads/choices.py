@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.base import Label, Scores
+from models.errors import LabelError
 from models.experts.base import Embed
 from models.heads.ranking import LISTED, Asked, Ranking
 from models.interactions import Name
-from models.metrics import means
+from models.metrics import gain, means
+
+LEAST = 1e-30  # probability: less is no float that an answer holds
 
 
 class Choices(Ranking):
@@ -35,6 +39,12 @@ class Choices(Ranking):
         """Return the item's name."""
         return value
 
+    def check_label(self, label: Label, instance: Callable[[], Any]) -> None:
+        """Raise LabelError for a choice that is not one of the candidates."""
+        candidates = instance().get("candidates")
+        if candidates and label not in candidates:
+            raise LabelError(f"{label!r} is not one of the candidates")
+
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return 1 for each choice, [batch]."""
         return torch.ones(len(labels))
@@ -52,21 +62,30 @@ class Choices(Ranking):
 
     def losses_of(self, asked: Asked, places: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the cross-entropy of each choice, [batch]; what nobody has chosen yet is not taught that it never is."""
-        pool = self.met.nonzero().squeeze(1)
-        if len(pool) > self.negatives:
-            drawn = pool[torch.randint(len(pool), (self.negatives,), device=pool.device)]
-            pool = torch.unique(torch.cat([drawn, places]))
+        drawn = self.met.nonzero().squeeze(1)
+        if len(drawn) > self.negatives:
+            drawn = drawn[torch.randint(len(drawn), (self.negatives,), device=drawn.device)]
+        others = [self._known(names) if names else drawn for names in map(_candidates, asked.names)]
+        pool = torch.unique(torch.cat([places, *others]))
         logits = F.linear(asked.users[:, :-1], *self._of(pool))  # [batch, pool]
-        among = torch.stack([self._among(pool, names, place) for names, place in zip(asked.names, places, strict=True)])
+        among = torch.stack([torch.isin(pool, own) for own in others]) | (pool == places.unsqueeze(1))
         return F.cross_entropy(logits.masked_fill(~among, -torch.inf), torch.searchsorted(pool, places), reduction="none")
 
     def judged(self, asked: Asked, labels: Sequence[Label]) -> Scores:
         """Return NDCG@10 and hit@10 of each choice among what was asked for, and its log loss; a new item was missed."""
         rows = [self._rank(user, names, label) for user, names, label in zip(asked.users, asked.names, labels, strict=True)]
         ranks, losses = zip(*rows, strict=True)
-        rank = torch.tensor(ranks, dtype=torch.float64)
-        hit = rank < LISTED
-        return {"ndcg": torch.where(hit, 1 / (rank + 2).log2(), 0.0), "hit": hit.double(), "log_loss": torch.tensor(losses)}
+        gains = torch.tensor([gain(rank) for rank in ranks], dtype=torch.float64)
+        return {"ndcg": gains, "hit": (gains > 0).double(), "log_loss": torch.tensor(losses)}
+
+    def worth(self, items: Sequence[str], scores: Sequence[float], label: Label) -> dict[str, float]:
+        """Return NDCG@10 and hit@10 of a list that the item could be missing from; and its log loss where it is there."""
+        if len(items) < 2 or (label not in items and len(items) < LISTED):
+            return {}
+        if label not in items:
+            return {"ndcg": 0.0, "hit": 0.0}
+        place = items.index(label)
+        return {"ndcg": gain(place), "hit": 1.0, "log_loss": -math.log(max(scores[place], LEAST))}
 
     def losses(self, scores: Scores) -> Tensor:
         """Return 1 - NDCG@10."""
@@ -88,18 +107,22 @@ class Choices(Ranking):
         """Return probabilities of being chosen."""
         return (scores - everything.logsumexp(0)).exp()
 
-    def _among(self, pool: Tensor, names: Sequence[str], place: Tensor) -> Tensor:
-        """Return which items of the pool the choice was between, bool [pool]: all, or the candidates."""
-        if len(names) < 2:
-            return torch.ones_like(pool, dtype=torch.bool)
-        candidates = torch.tensor([self.items.get(name, -1) for name in names], device=pool.device)
-        return torch.isin(pool, candidates) | (pool == place)
+    def _known(self, names: Sequence[str]) -> Tensor:
+        """Return the indices of those of the items that are known, int64 [known]."""
+        known = [self.items[name] for name in names if name in self.items]
+        return torch.tensor(known, dtype=torch.int64, device=self.vectors.device)
 
     def _rank(self, user: Tensor, names: Sequence[str], label: str) -> tuple[float, float]:
-        """Return how many items stand before the chosen one, and its log loss."""
-        names = names if len(names) > 1 else []
+        """Return how many items stand before the chosen one, half of those that are as good as it, and its log loss."""
+        names = _candidates(names)
         place = names.index(label) if label in names else self.items.get(label, -1) if not names else -1
         if place < 0:
             return math.inf, math.nan
         scores = self._candidates(user, names)
-        return float((scores > scores[place]).sum()), float(scores.logsumexp(0) - scores[place])
+        before, equal = (scores > scores[place]).sum(), (scores == scores[place]).sum() - 1
+        return float(before + equal / 2), float(scores.logsumexp(0) - scores[place])
+
+
+def _candidates(names: Sequence[str]) -> Sequence[str]:
+    """Return what a choice was between; none: the whole catalogue, of which an instance may ask for one item."""
+    return names if len(names) > 1 else []

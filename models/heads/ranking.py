@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Answer, Batch, Head, Label, Scores
+from models.encoders.text import sentence_embedding
 from models.errors import LabelError, SpecificationError
 from models.experts.base import Embed, resized, resized_parameter
-from models.experts.bilinear import Words
+from models.experts.bilinear import ClassTexts, Vectors, Words
 from models.exploration import explored, off_policy
 from models.inputs import InputKind
 from models.interactions import CONTEXT_BUCKETS, Interactions, asked_of
@@ -29,16 +31,18 @@ FADING = 0.9995  # per item of feedback: what is popular is so among about the l
 
 Explore = Annotated[
     float,
-    Field(ge=0, lt=1, description="Share of rankings whose first item is one at random; its propensity is in the answer."),
+    Field(ge=0, lt=1, description="Share of rankings whose first item is one at random; propensities are in the answer."),
 ]
 
 
 class RankingAnswer(BaseModel):
-    """Items, best first, their scores, and how probable it was that the first one stands there."""
+    """Items, best first but for a first one that explores, and of each its score and its propensity."""
 
     items: list[str]
     scores: list[float]
-    propensity: float
+    propensities: Annotated[
+        list[float], Field(description="How probable it was that the item stands in its place: 1 where nothing is explored.")
+    ]
 
 
 class Asked(NamedTuple):
@@ -51,7 +55,7 @@ class Asked(NamedTuple):
 
 
 class Ranking(Head):
-    """Scores u . (q + d) + b: vectors of user and context, of the item, and of its description (Koren et al. 2009).
+    """Scores u . (q + W d) + b: vectors of user and context, of the item, and of its description (Koren et al. 2009).
 
     Tables grow when a user or an item is first seen. What an item's score is before anything is known of the user is its
     popularity. An item that is only described has the vector of its description.
@@ -77,6 +81,13 @@ class Ranking(Head):
             float,
             Field(ge=0, description="How much the vectors of a user and an item are drawn to zero by each item of feedback."),
         ] = 0.03,
+        descriptions: Annotated[
+            str,
+            Field(
+                description='How descriptions of items are read. "words": learned word vectors; else a sentence-transformers'
+                " model, by its local directory or name on the hub."
+            ),
+        ] = "words",
         explore: Explore = 0.0,
         max_users: Annotated[
             PositiveInt, Field(description="Who comes when so many are known is treated as a user of whom nothing is known.")
@@ -97,8 +108,7 @@ class Ranking(Head):
         self.users = nn.Parameter(torch.zeros(0, vector + 1))
         self.vectors = nn.Parameter(torch.zeros(0, vector))
         self.biases = nn.Parameter(torch.zeros(0))
-        self.words = Words(vector, MOST_WORDS)
-        nn.init.normal_(self.words.table.weight, std=USER_SCALE)
+        self.texts, self.reads = _reading(descriptions, vector)
         self.register_buffer("user_codes", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.float64))  # [items], faded: how often feedback named it
         self.register_buffer("sums", torch.zeros(0, dtype=torch.float64))  # [items], faded: of what the feedback said
@@ -129,14 +139,14 @@ class Ranking(Head):
     def check_class(self, name: str, descriptions: Sequence[str]) -> None:
         """Raise LabelError for an item that `declare` would not take."""
         self._check_room([name])
-        self.words.check(descriptions)
+        self.texts.check(descriptions)
 
     def declare(self, name: str, descriptions: Sequence[str], embed: Embed) -> None:
         """Bring an item into the catalogue before its first feedback, or describe it anew."""
         self.check_class(name, descriptions)
         self._grow_items([name])
         self.descriptions[name] = list(descriptions)
-        self.words.describe(self.items[name], descriptions, embed)
+        self.texts.describe(self.items[name], descriptions, embed)
         self._composed = None
 
     def admit(self, labels: Sequence[Label]) -> None:
@@ -150,7 +160,7 @@ class Ranking(Head):
         self._grow_users(features["user"].tolist())
         places = self._places(labels, asked)
         ages = torch.arange(len(labels) - 1, -1, -1, device=places.device, dtype=torch.float64)
-        faded = FADING**ages
+        faded = FADING**ages * weights.double()
         self.counts = (self.counts * FADING ** len(labels)).index_add(0, places, faded)
         self.met[places] = True
         self.sums = (self.sums * FADING ** len(labels)).index_add(0, places, faded * self.targets(labels).to(faded))
@@ -168,11 +178,11 @@ class Ranking(Head):
         """Return the task's scores, and what off-policy evaluation needs; an item that is new can't be judged."""
         if outputs is None:
             return {name: torch.full((len(labels),), torch.nan) for name in self._columns()}
-        greedy = torch.tensor([self._best(user, names) for user, names in zip(outputs.users, outputs.names, strict=True)])
+        greedy = [self._best(user, names) for user, names in zip(outputs.users, outputs.names, strict=True)]
         nothing = torch.full((len(labels),), torch.nan)
         return {
             **self.judged(outputs, labels),
-            "greedy": greedy.double(),
+            "greedy": torch.tensor(greedy, dtype=torch.float64),
             **dict.fromkeys(("shown", "propensity", "reward"), nothing),
         }
 
@@ -182,16 +192,26 @@ class Ranking(Head):
 
     def answers(self, outputs: Asked, top_k: int | None) -> list[Answer]:
         """Rank what is asked for, best first, cut to top_k (10). A share of rankings begins with an item at random."""
-        return [self._ranked(user, names, top_k or LISTED) for user, names in zip(outputs.users, outputs.names, strict=True)]
+        return self._rankings(outputs, top_k or LISTED, self.explore)
+
+    def settled(self, outputs: Asked) -> list[Answer]:
+        """Return the best item of what each asks for: nothing is explored."""
+        return self._rankings(outputs, 1, 0.0)
 
     def kept(self, answer: Answer) -> Answer:
-        """Return the first item and its propensity."""
-        return {"item": answer["items"][0], "propensity": answer["propensity"]}
+        """Return the first ten items with their scores, and the propensity of the first."""
+        first = {name: answer[name][:LISTED] for name in ("items", "scores")}
+        return {**first, "propensity": answer["propensities"][0]}
 
     def judge(self, kept: Answer, label: Label) -> dict[str, float]:
-        """Return what was shown first, how probable that was, and what it earned."""
-        reward = self.reward(kept["item"], label)
-        return {"shown": self.items.get(kept["item"], -1), "propensity": kept["propensity"], "reward": reward}
+        """Return what the answer was worth, what was shown first, how probable that was, and what it earned."""
+        first = kept["items"][0]
+        shown = {
+            "shown": self.items.get(first, math.nan),
+            "propensity": kept["propensity"],
+            "reward": self.reward(first, label),
+        }
+        return {**self.worth(kept["items"], kept["scores"], label), **shown}
 
     def describe(self) -> dict[str, float]:
         """Return how many users and items are known."""
@@ -210,6 +230,10 @@ class Ranking(Head):
     @abstractmethod
     def judged(self, asked: Asked, labels: Sequence[Label]) -> Scores:
         """Return the task's scores."""
+
+    @abstractmethod
+    def worth(self, items: Sequence[str], scores: Sequence[float], label: Label) -> dict[str, float]:
+        """Return the task's scores of an answer that was served, as far as its first ten items tell them."""
 
     @abstractmethod
     def summary(self, columns: Scores) -> dict[str, float]:
@@ -256,7 +280,9 @@ class Ranking(Head):
 
     def _of(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors [rows, vector] and biases [rows] of some items, their descriptions and popularity in them."""
-        return self.vectors[rows] + self.words.of(rows), (self.biases + self.popularity * self.prior().to(self.biases))[rows]
+        return self.vectors[rows] + self.reads(self.texts.of(rows)), (
+            self.biases + self.popularity * self.prior().to(self.biases)
+        )[rows]
 
     def _catalogue(self) -> tuple[Tensor, Tensor]:
         """Return vectors and biases of all items; kept while predictions alone are made."""
@@ -284,23 +310,27 @@ class Ranking(Head):
         places = torch.tensor([self.items.get(name, -1) for name in names], device=user.device)
         return self.scored(user.expand(len(names), -1), places)
 
-    def _best(self, user: Tensor, names: Sequence[str]) -> int:
+    def _best(self, user: Tensor, names: Sequence[str]) -> float:
+        """Return the index of the best item, NaN where it is not known: it is then equal to no other."""
         best = int(self._candidates(user, names).argmax())
-        return self.items.get(names[best], -1) if names else best
+        return self.items.get(names[best], math.nan) if names else best
 
-    def _ranked(self, user: Tensor, names: Sequence[str], top_k: int) -> Answer:
+    def _rankings(self, asked: Asked, top_k: int, explore: float) -> list[Answer]:
+        return [self._ranked(user, names, top_k, explore) for user, names in zip(asked.users, asked.names, strict=True)]
+
+    def _ranked(self, user: Tensor, names: Sequence[str], top_k: int, explore: float) -> Answer:
         scores = self._candidates(user, names)
         count = len(scores)
         best, places = scores.topk(min(top_k, count))
-        order, propensity = places.tolist(), 1.0
-        if self.explore and count > 1:
-            order, propensity = explored(order, count, self.explore)
+        order, propensities = places.tolist(), [1.0] * len(places)
+        if explore and count > 1:
+            order, propensities = explored(order, count, explore)
             best = scores[order]
         labels = names or self.labels
         return {
             "items": [labels[place] for place in order],
             "scores": self.shown(best, scores).tolist(),
-            "propensity": propensity,
+            "propensities": propensities,
         }
 
     def _check_room(self, names: Iterable[str]) -> list[str]:
@@ -321,7 +351,7 @@ class Ranking(Head):
     def _resize_items(self, count: int) -> None:
         self.vectors, self.biases = resized_parameter(self.vectors, count), resized_parameter(self.biases, count)
         self.counts, self.sums, self.met = (resized(each, count) for each in (self.counts, self.sums, self.met))
-        self.words.resize(count)
+        self.texts.resize(count)
         self._composed = None
 
     def _grow_users(self, codes: Sequence[int]) -> None:
@@ -357,3 +387,15 @@ class Ranking(Head):
         self._resize_items(len(state_dict[f"{prefix}counts"]))
         self._rows = {code: row for row, code in enumerate(codes.tolist())}
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _reading(descriptions: str, width: int) -> tuple[ClassTexts, nn.Module]:
+    """Return what reads descriptions, and what makes vectors of this width of it. Raises SpecificationError."""
+    if descriptions == "words":
+        words = Words(width, MOST_WORDS)
+        nn.init.normal_(words.table.weight, std=USER_SCALE)
+        return words, nn.Identity()
+    vectors = Vectors(*sentence_embedding("model.head.descriptions", descriptions))
+    reads = nn.Linear(vectors.width, width, bias=False)
+    nn.init.normal_(reads.weight, std=USER_SCALE)  # of vectors of length 1
+    return vectors, reads

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, Strict, StrictBool
+from pydantic import ConfigDict, Field, Strict, StrictBool
 from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import TypedDict
@@ -19,9 +20,13 @@ from models.inputs import Number
 from models.interactions import Name
 from models.metrics import auc, means, regression_metrics
 
+LEAST_PROBABILITY = 1e-7  # that a float can be short of 1
+
 
 class ClickLabel(TypedDict):
     """Whether an item of those that were shown was clicked."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # it is pydantic's, and no field
 
     item: Name
     value: StrictBool
@@ -29,6 +34,8 @@ class ClickLabel(TypedDict):
 
 class RatingLabel(TypedDict):
     """What an item of those that were shown is worth to the user."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # it is pydantic's, and no field
 
     item: Name
     value: Number
@@ -46,9 +53,13 @@ class _Valued(Ranking):
         return value
 
     def check_label(self, label: Label, instance: Callable[[], Any]) -> None:
-        """Raise LabelError for a value of nothing: neither label nor instance names the item."""
-        if self.named(label) is None and "item" not in instance():
+        """Raise LabelError for a value of nothing, where neither label nor instance names the item, or of one not asked for."""
+        name, asked = self.named(label), instance()
+        candidates = [asked["item"]] if "item" in asked else asked.get("candidates")
+        if name is None and "item" not in asked:
             raise LabelError(NO_ITEM)
+        if name is not None and candidates and name not in candidates:
+            raise LabelError(f"{name!r} is not what was asked for", "/item")
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return the values, [batch]."""
@@ -59,6 +70,15 @@ class _Valued(Ranking):
         if isinstance(label, Mapping) and label["item"] != item:
             return math.nan
         return float(self.targets([label]))
+
+    def worth(self, items: Sequence[str], scores: Sequence[float], label: Label) -> dict[str, float]:
+        """Return the scores of what was answered of the item that the label is about, if it was among the first ten."""
+        item = self.named(label) or items[0]
+        return self.worth_of(scores[items.index(item)], float(self.targets([label]))) if item in items else {}
+
+    @abstractmethod
+    def worth_of(self, score: float, target: float) -> dict[str, float]:
+        """Return the task's scores of an item that was answered with a score."""
 
     def outputs_of(self, asked: Asked, labels: Sequence[Label]) -> Tensor:
         """Return the score of the item that each label is about, [batch]."""
@@ -88,6 +108,12 @@ class Clicks(_Valued):
             "accuracy": ((scores > 0) == (targets > 0)).float(),
             "probability": scores.sigmoid(),
         }
+
+    def worth_of(self, score: float, target: float) -> dict[str, float]:
+        """Return log loss, accuracy and the probability of a click."""
+        right = score if target > 0 else 1 - score
+        log_loss = -math.log(max(right, LEAST_PROBABILITY))
+        return {"log_loss": log_loss, "accuracy": float((score > 0.5) == (target > 0)), "probability": score}
 
     def losses(self, scores: Scores) -> Tensor:
         """Return how far each probability is from what happened: 0 to 1, and no more for a surprise than it is."""
@@ -130,6 +156,10 @@ class Ratings(_Valued):
         """Return absolute and squared errors."""
         errors = self.outputs_of(asked, labels) - self.targets(labels).to(asked.users)
         return {"mae": errors.abs(), "mse": errors**2}
+
+    def worth_of(self, score: float, target: float) -> dict[str, float]:
+        """Return absolute and squared errors."""
+        return {"mae": abs(score - target), "mse": (score - target) ** 2}
 
     def losses(self, scores: Scores) -> Tensor:
         """Return absolute errors squeezed to 0..1."""

@@ -103,7 +103,7 @@ def _add(judged: _Judged, model: OnlineModel, seqs: Sequence[int], items: Sequen
     with torch.inference_mode():
         outputs = model(model.collate([item.prepared for item in items])) if model.head.ready else None
         scores = model.head.scores(outputs, labels)
-        answers = [{}] * len(items) if outputs is None else model.head.answers(outputs, 1)
+        answers = [{}] * len(items) if outputs is None else model.head.settled(outputs)
     judged.seqs += seqs
     judged.labels += labels
     judged.said += [answer.get(model.head.decides) for answer in answers]
