@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
 from service.api.problems import BACKLOG, RETRY_AFTER, Problem, at
-from service.api.timeouts import Timeouts, timeout_label
+from service.api.timeouts import Timeouts, fits, timeout_label
 from service.checkpointing import Shaping, available
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
@@ -131,6 +132,7 @@ class Service:
             feedback=self.feedback,
             journal=self.journal,
             has_room=lambda: 2 * self._lag() < self.settings.limits.backlog,
+            fits=partial(fits, self.model, label),
         )
 
     def _close(self, follower: Follower) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from models.base import Head, Label
+from models.base import Head, Label, OnlineModel
 from models.errors import LabelError, SpecificationError
 from service.settings import StoreSettings, TimeoutSettings
 from service.store import FeedbackLog, NewEntry, Prediction, PredictionJournal, StoreError
@@ -36,13 +36,15 @@ class Timeouts:
         feedback: FeedbackLog,
         journal: PredictionJournal,
         has_room: Callable[[], bool],
+        fits: Callable[[bytes], bool],
     ) -> None:
-        """`has_room` says whether the learner keeps up: real labels go first."""
+        """`has_room` says whether the learner keeps up: real labels go first. `fits` says what can have the label."""
         self._label = json.dumps(label)
         self._seconds = seconds
         self._feedback = feedback
         self._journal = journal
         self._has_room = has_room
+        self._fits = fits
         self._place = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timeouts", daemon=True)
@@ -60,7 +62,9 @@ class Timeouts:
         """Label the next predictions that are old enough; return how many were looked at. Raises StoreError."""
         due, place = self._journal.older(self._seconds, self._place, PAGE)
         if due:
-            self._feedback.append([self._entry(prediction) for prediction in due]).result()
+            entries = [self._entry(prediction) for prediction in due if self._fits(prediction.instance)]
+            if entries:
+                self._feedback.append(entries).result()
             self._place = place
         return len(due)
 
@@ -83,6 +87,15 @@ class Timeouts:
             answer=prediction.answer,
             only_first=True,
         )
+
+
+def fits(model: OnlineModel, label: Label, instance: bytes) -> bool:
+    """Return whether an instance, as the journal keeps it, can have a label."""
+    try:
+        model.head.check_label(label, lambda: model.input.load(instance))
+    except LabelError:
+        return False
+    return True
 
 
 def timeout_label(head: Head, timeout: TimeoutSettings, store: StoreSettings) -> Label:

@@ -11,6 +11,7 @@ import pytest
 from service.processes import EXIT_CONFIG
 from service.store import Entry
 from service.store.embedded import DataDirectory, EmbeddedFeedbackLog
+from service.templates import render
 from tests.running import DIGITS, RunningService, everlearn, learn, wait_for
 
 TIMEOUT = '\n[timeout]\nseconds = 0.5\nlabel = "no"\n'
@@ -51,6 +52,17 @@ def test_a_prediction_without_a_label_gets_the_timeouts_and_a_real_one_replaces_
         assert service.stop() == 0
     verified = everlearn("replay", "--data", str(service.data), "--verify")
     assert verified.returncode == 0, verified.stderr
+
+
+def test_a_prediction_that_can_not_have_the_timeouts_label_gets_none(tmp_path: Path) -> None:
+    config = render("recommend").replace("[timeout]", "[timeout]\nseconds = 0.5\nlabel = false")
+    asked = {"user": "u1", "item": "i1"}
+    with RunningService(tmp_path, config) as service, service.client() as client:
+        learn(client, [(asked, True)])
+        answer = client.post("/predict", json={"instances": [{"user": "u1"}, asked]}).raise_for_status()
+        ranking, single = (each["id"] for each in answer.json()["predictions"])
+        wait_for(lambda: labels_of(service.data, single), "the sweep")
+        assert [labels_of(service.data, id) for id in (ranking, single)] == [[], [False]]
 
 
 @pytest.mark.parametrize(
