@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
+from PIL import ExifTags, Image
 from pydantic import Field, PositiveInt
 
 from models.errors import NotExplainable
@@ -41,3 +43,11 @@ class Scene(Picture):
     def parts(self, instance: bytes, means: Sequence[float] | None) -> Parts:
         """Raise NotExplainable: what is found is no number that patches could have a share in."""
         raise NotExplainable("a scene has no parts to attribute to")
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    """Return width and height, upright by its EXIF orientation, of a picture that is known to be readable."""
+    with Image.open(io.BytesIO(picture)) as image:
+        width, height = image.size
+        lies = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # it decodes a PNG without EXIF: not quick
+    return (height, width) if lies else (width, height)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from models.experts.base import Embed
 from models.heads.classification import LabelName
 from models.inputs import InputKind
 from models.metrics import means
-from models.scenes import Scene
+from models.scenes import Scene, size_of
 
 MOST_BOXES = 1000  # of one label, before `max_boxes` is known
 
@@ -151,6 +151,15 @@ class Detection(Head):
             if right <= 0 or bottom <= 0:
                 raise LabelError("the box is outside of every picture", f"/boxes/{index}")
         return {"boxes": boxes, "labels": names}
+
+    def check_label(self, label: Label, instance: Callable[[], bytes]) -> None:
+        """Raise LabelError for a box of which nothing is in this picture: nobody could find it."""
+        if not label["boxes"]:
+            return
+        width, height = size_of(instance())
+        for index, (left, top, _, _) in enumerate(label["boxes"]):
+            if left >= width or top >= height:
+                raise LabelError(f"the box is outside of the picture, which has {width} x {height} pixels", f"/boxes/{index}")
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Give each name that is new the next output. Raises LabelError when there is none left."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -96,11 +97,9 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
         prediction = predictions.get(item.prediction_id or "")
         if item.prediction_id and prediction is None and key is None:
             raise of_append(MissingInstance(index))
-        payload = prediction.instance if prediction else instance
-        _check_label(service, index, label, payload)
         entries.append(
             NewEntry(
-                instance=payload,
+                instance=prediction.instance if prediction else instance,
                 label=json.dumps(label),
                 digest=b"" if key is None else _digest(item) if item.key else whole,
                 weight=item.weight,
@@ -110,6 +109,7 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
                 answer=prediction.answer if prediction else None,
             )
         )
+    await _check_labels(service, labels, [entry.instance for entry in entries])
     return entries
 
 
@@ -126,13 +126,22 @@ def _label(service: Service, index: int, item: FeedbackItem) -> Label:
         raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 
 
-def _check_label(service: Service, index: int, label: Label, payload: bytes | None) -> None:
-    """Raise Problem 422 for a label that its instance can't have; an item that was sent before has no instance here."""
-    try:
-        if payload is not None:
-            service.model.head.check_label(label, lambda: service.model.input.load(payload))
-    except LabelError as exc:
-        raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
+async def _check_labels(service: Service, labels: Sequence[Label], payloads: Sequence[bytes | None]) -> None:
+    """Raise Problem 422 for a label that its instance can't have, off the event loop where instances are slow to read."""
+    if service.model.input.slow:
+        await asyncio.to_thread(_check_each, service, labels, payloads)
+    else:
+        _check_each(service, labels, payloads)
+
+
+def _check_each(service: Service, labels: Sequence[Label], payloads: Sequence[bytes | None]) -> None:
+    for index, (label, payload) in enumerate(zip(labels, payloads, strict=True)):
+        if payload is None:  # it was sent before, under the same key
+            continue
+        try:
+            service.model.head.check_label(label, partial(service.model.input.load, payload))
+        except LabelError as exc:
+            raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 
 
 async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | None]:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from models.base import OnlineModel
 from models.detectors import build_detector
 from models.errors import LabelError, SpecificationError
 from models.registry import build_model
+from models.scenes import size_of
 from service.demo.scenes import scenes
 from service.learning.update import Item, LearningState
 from service.settings import LearningSettings
@@ -133,6 +134,23 @@ def test_a_label_that_tells_no_boxes_is_refused(label: Any, says: str, pointer: 
     with pytest.raises(LabelError, match=says) as caught:
         built(max_boxes=3).head.parse_label(label)
     assert caught.value.pointer == pointer
+
+
+@pytest.mark.parametrize("box", [[20, 2, 28, 9], [2, 40, 9, 50]])
+def test_a_box_with_nothing_in_its_picture_is_refused(box: list[float]) -> None:
+    head, picture = built().head, png(np.zeros((40, 20, 3), dtype=np.uint8))  # 20 wide, 40 high
+    with pytest.raises(LabelError, match="20 x 40 pixels") as caught:
+        head.check_label({"boxes": [[19, 39, 90, 90], box], "labels": ["a", "b"]}, lambda: picture)
+    assert caught.value.pointer == "/boxes/1"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_the_size_of_a_picture_is_that_of_the_upright_one(format: str) -> None:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 20)).save(file, format, exif=exif)
+    scene = build_model(SPEC).input
+    assert size_of(file.getvalue()) == scene.prepare(file.getvalue())[1] == (20, 40)
 
 
 def test_a_class_too_many_is_refused_before_any_change() -> None:
