@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import FCOS
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -72,6 +74,25 @@ def build_detector(name: str, weights: str, *, classes: int, min_score: float, m
     elif weights != "none":
         _take(model, fetched(WEIGHTS, weights_entry(WEIGHTS, name, weights)))
     return model
+
+
+def losses_of(detector: Any, pictures: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> Tensor:
+    """Return the sum of a detector's losses of each picture, [batch], each as if it were alone.
+
+    Where a detector tells them apart behind its network, that runs once, on all of them: half the time on a CPU.
+    """
+    if not isinstance(detector, FCOS | RetinaNet):
+        return torch.stack(
+            [sum(detector([picture], [target]).values()) for picture, target in zip(pictures, targets, strict=True)]
+        )
+    images, scaled = detector.transform(list(pictures), list(targets))
+    maps = list(detector.backbone(images.tensors).values())
+    outputs: dict[str, Tensor] = detector.head(maps)
+    anchors = detector.anchor_generator(images, maps)
+    levels = ([each.shape[2] * each.shape[3] for each in maps],) if isinstance(detector, FCOS) else ()
+    own = [{name: output[index : index + 1] for name, output in outputs.items()} for index in range(len(pictures))]
+    each_of = zip(scaled, own, anchors, strict=True)
+    return torch.stack([sum(detector.compute_loss([t], o, [a], *levels).values()) for t, o, a in each_of])
 
 
 def _small(classes: int, found: dict[str, Any]) -> nn.Module:

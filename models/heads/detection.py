@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from models.base import Answer, Batch, Head, Label, Scores
 from models.boxes import as_boxes, mean_average_precision, right_ones
-from models.detectors import SMALL, build_detector
+from models.detectors import SMALL, build_detector, losses_of
 from models.errors import LabelError, SpecificationError
 from models.experts.base import Embed
 from models.heads.classification import LabelName
@@ -182,13 +182,8 @@ class Detection(Head):
 
     def loss(self, features: Batch, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the sum of the detector's losses of each picture, [batch]."""
-        targets = list(self._boxed(features, labels))
-        with self._learning():  # one by one, for each item has a weight of its own; it takes as long as all at once
-            losses = [
-                sum(self.detector([picture], [target]).values())
-                for picture, target in zip(_pictures(features), targets, strict=True)
-            ]
-        return torch.stack(losses)
+        with self._learning():
+            return losses_of(self.detector, _pictures(features), list(self._boxed(features, labels)))
 
     def scores(self, outputs: Found | None, labels: Sequence[Label]) -> Scores:
         """Return F1, precision and recall of each picture's boxes, and what mean average precision is made of.

@@ -153,6 +153,24 @@ def test_the_size_of_a_picture_is_that_of_the_upright_one(format: str) -> None:
     assert size_of(file.getvalue()) == scene.prepare(file.getvalue())[1] == (20, 40)
 
 
+@pytest.mark.parametrize("name", ["small", "retinanet_resnet50_fpn"])
+def test_a_picture_loses_as_much_among_others_as_alone(name: str) -> None:
+    model = built(detector=name, max_classes=3)
+    pictures, labels = zip(*EASY[:3], strict=True)
+    labels = (*labels[:2], {"boxes": [], "labels": []})
+    model.head.admit(labels)
+    batches = [model.collate([model.input.prepare(each) for each in part]) for part in (pictures, *([one] for one in pictures))]
+    alone = [model.head.loss(batch, [label], torch.ones(1)) for batch, label in zip(batches[1:], labels, strict=True)]
+    with model.head._learning():  # as torchvision itself has it
+        theirs = [
+            sum(model.head.detector([batch["pixels"][0] / 255], list(model.head._boxed(batch, [label]))).values())
+            for batch, label in zip(batches[1:], labels, strict=True)
+        ]
+    together = model.head.loss(batches[0], labels, torch.ones(3))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, torch.stack(theirs), rtol=1e-4, atol=1e-5)
+
+
 def test_a_class_too_many_is_refused_before_any_change() -> None:
     head = built(max_classes=1).head
     with pytest.raises(LabelError, match="max_classes = 1"):
