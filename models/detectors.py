@@ -69,6 +69,8 @@ def build_detector(name: str, weights: str, *, classes: int, min_score: float, m
     model: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes + 1, **found)
     if not name.startswith("ssd"):  # these are made for one size
         model.transform = _unscaled(model.transform)
+    if isinstance(model, FCOS):
+        _enliven(model)
     if is_file(weights):
         _take(model, read_tensors(WEIGHTS, Path(weights)))
     elif weights != "none":
@@ -99,7 +101,16 @@ def _small(classes: int, found: dict[str, Any]) -> nn.Module:
     anchors = AnchorGenerator(sizes=((16,), (48,)), aspect_ratios=((1.0,), (1.0,)))
     model: nn.Module = FCOS(SmallBackbone(), classes + 1, anchor_generator=anchors, **found)
     model.transform = _unscaled(model.transform)
+    _enliven(model)
     return model
+
+
+def _enliven(model: FCOS) -> None:
+    """Begin with every side of every box at about one unit of its level.
+
+    torchvision cuts sides at 0, and begins around it: a side that is below it everywhere learns nothing, ever.
+    """
+    nn.init.ones_(model.head.regression_head.bbox_reg.bias)
 
 
 def _unscaled(transform: Any) -> nn.Module:

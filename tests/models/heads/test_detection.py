@@ -171,6 +171,18 @@ def test_a_picture_loses_as_much_among_others_as_alone(name: str) -> None:
     torch.testing.assert_close(together, torch.stack(theirs), rtol=1e-4, atol=1e-5)
 
 
+def test_no_side_of_a_box_begins_dead_whatever_the_seed() -> None:
+    for seed in range(12):
+        model = build_model({**SPEC, "head": {"name": "detection"}}, seed=seed)
+        model.head.admit([label for _, label in EASY[:4]])
+        batch = model.collate([model.input.prepare(picture) for picture, _ in EASY[:4]])
+        model.head.loss(batch, [label for _, label in EASY[:4]], torch.ones(4)).sum().backward()
+        gradient = model.head.detector.get_submodule("head.regression_head.bbox_reg").bias.grad
+        assert (gradient != 0).all(), f"seed {seed}: {gradient}"
+        begun = model.head.detector.head(list(model.head.detector.backbone(batch["pixels"] / 255).values()))
+        assert (begun["bbox_regression"] > 0).float().mean((0, 1)).min() > 0.99, f"seed {seed}"
+
+
 def test_a_class_too_many_is_refused_before_any_change() -> None:
     head = built(max_classes=1).head
     with pytest.raises(LabelError, match="max_classes = 1"):
