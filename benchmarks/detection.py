@@ -19,7 +19,7 @@ from models.registry import build_model
 from service.demo.detection import SIZE, Blobs
 from service.demo.scenes import scenes
 from service.demo.zeroshot import encoded
-from service.learner import use_deterministic_torch
+from service.learning.arithmetic import use_deterministic_torch
 from service.learning.update import Item, LearningState
 from service.settings import LearningSettings
 from service.templates import TEMPLATES

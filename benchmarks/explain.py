@@ -25,7 +25,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks.interference import ask, measure, pin, predict_request, request
+from benchmarks.interference import ask, measure
+from benchmarks.load import request_of
+from benchmarks.servers import pin
 from models.explanation import explain
 from models.registry import build_model
 from service.demo.reviews import reviews
@@ -191,7 +193,8 @@ def _interference(name: str, connections: int) -> None:
         os.kill(learner, signal.SIGSTOP)
         pin(worker, 0)
         os.sched_setaffinity(0, {1})
-        predict, question = predict_request(instances[0]), request("/explain", {"instance": instances[1]})
+        predict = request_of("/predict", json.dumps({"instances": [instances[0]], "top_k": 3}).encode())
+        question = request_of("/explain", json.dumps({"instance": instances[1]}).encode())
         rounds: dict[str, list[list[float]]] = {"without": [], "with explanations": []}
         explanations = 0
         for _ in range(ROUNDS):

@@ -6,18 +6,18 @@ The API worker and this client share core 0, the learner has core 1. Rounds alte
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from benchmarks.load import exchange, request_of
+from benchmarks.servers import pin, question
 from tests.running import DIGITS, RunningService
 
 CONNECTIONS = 8
@@ -33,11 +33,7 @@ async def ask(address: tuple[str, int], request: bytes, until: float, latencies:
     reader, writer = await asyncio.open_connection(*address)
     began_at = time.perf_counter()
     while (began := time.perf_counter()) < until:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        assert head.startswith(b"HTTP/1.1 200"), head
+        await exchange(reader, writer, request)
         if began - began_at > WARM_UP:
             latencies.append(time.perf_counter() - began)
     writer.close()
@@ -53,24 +49,6 @@ async def measure(url: str, request: bytes, connections: int = CONNECTIONS) -> l
     asks = (ask((parts.hostname, parts.port), request, until, latencies) for _ in range(connections))
     await asyncio.gather(*asks)
     return latencies
-
-
-def predict_request(instance: list[float]) -> bytes:
-    """Return a whole request to /predict."""
-    return request("/predict", {"instances": [instance], "top_k": 3})
-
-
-def request(path: str, content: Any) -> bytes:
-    """Return a whole request with a JSON body."""
-    body = json.dumps(content).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def pin(pid: int, core: int) -> None:
-    """Keep every thread of a process on one core."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
 
 
 def main() -> None:
@@ -91,7 +69,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, number in (("learner idle", signal.SIGSTOP), ("learner flat out", signal.SIGCONT)):
                 os.kill(learner, number)
-                rounds[name].append(asyncio.run(measure(service.url, predict_request(pictures[0].tolist()))))
+                rounds[name].append(asyncio.run(measure(service.url, request_of("/predict", question()))))
         model = client.get("/model").json()
         assert model["lag"] > 0, "the learner ran out of feedback: raise BACKLOG"
         os.kill(learner, signal.SIGKILL)

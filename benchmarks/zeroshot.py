@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 from rich.console import Console
 
+from service.client import Client
 from service.demo.pictures import LOOKS, draw
 from service.demo.running import Running
 from service.demo.zeroshot import HELD_BACK, SIZE, checks, names_of, teach
@@ -51,7 +52,7 @@ def pictures() -> None:
     """90 classes, 18 of them never labelled; then these get labels too, one after the other."""
     rng = np.random.default_rng(1)
     running = Running(render("zeroshot"), data=None, port=0, console=Console(stderr=True))
-    with running, httpx.Client(base_url=running.url, timeout=120) as client:
+    with running, Client(running.url) as client:
         for row in checks(client, rng, labels=LABELS, running=running):
             print("pictures ", "  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         held_back = [LOOKS[i] for i in np.random.default_rng(1).permutation(len(LOOKS))[:HELD_BACK]]
