@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import LabelError, NotExplainable
+from models.errors import LabelError, NotExplainable, NotExportable
 from models.experts.base import Embed, Expert
 from models.inputs import Batch, InputKind
 
@@ -109,6 +109,13 @@ class Head(Half):
     def admit(self, labels: Sequence[Label]) -> None:
         """Make room for what these labels bring (classes, statistics). Raises LabelError before any change."""
 
+    most_classes: int | None = None
+    """How many classes there is room for; None where they are not counted."""
+
+    def classes_of(self, label: Label) -> Sequence[str]:
+        """Return the classes that a label names, known or not."""
+        return []
+
     def check_class(self, name: str, descriptions: Sequence[str]) -> None:
         """Raise LabelError for a class that `declare` would not take."""
         raise LabelError(f"{self.task} has no classes")
@@ -150,6 +157,10 @@ class Head(Half):
     @abstractmethod
     def answers(self, outputs: Outputs, top_k: int | None) -> list[Answer]:
         """Decode outputs into what /predict says."""
+
+    def as_tensors(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Return the answers as tensors by name, batch first: what an exported model puts out. Raises NotExportable."""
+        raise NotExportable(f"the answers of the head {type(self).__name__} are no plain tensors")
 
     def settled(self, outputs: Outputs) -> list[Answer]:
         """Return answers that leave nothing to chance: what two versions are compared by."""

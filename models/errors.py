@@ -25,6 +25,10 @@ class NotExplainable(ModelError):
     """An input kind without parts, or a head that does not say which number explains it."""
 
 
+class NotExportable(ModelError):
+    """A model that can't be made a program of its own."""
+
+
 class LabelError(ModelError):
     """A label that the model's head can't take; `pointer` is a JSON Pointer to the part of it that is to blame."""
 

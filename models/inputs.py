@@ -25,6 +25,7 @@ from pydantic_core import from_json, to_json
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from models.containers import LONGEST_SIDE, check_container
 from models.errors import InstanceError, NotExplainable, SpecificationError
 from models.parts import Parts, field_parts, number_parts, text_parts
 from models.patches import patch_parts
@@ -41,7 +42,8 @@ BROKEN = (
 
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+LARGEST = torch.finfo(torch.float32).max
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 String = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
 
 
@@ -298,8 +300,9 @@ class Picture:
         """Return the body. Raises InstanceError where it is another format than it says."""
         expected = self.formats[media_type]
         with self._open(body) as image:
-            if image.format != expected:
-                raise InstanceError(f"the body says {media_type} and holds a {image.format}")
+            # Phones put several JPEGs into one file (MPO): to a reader that does not know that, it is the first of them.
+            if (found := "JPEG" if image.format == "MPO" else image.format) != expected:
+                raise InstanceError(f"the body says {media_type} and holds a {found}")
         return body
 
     def dump(self, instance: bytes) -> bytes:
@@ -344,6 +347,7 @@ class Picture:
 
     def _open(self, payload: bytes) -> Image.Image:
         """Read the header only, so that the size is known before any pixel is decoded."""
+        check_container(payload)
         try:
             image = Image.open(io.BytesIO(payload), formats=tuple(self.formats.values()))
         except Image.DecompressionBombError as exc:  # Pillow has a limit of its own
@@ -352,6 +356,8 @@ class Picture:
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as exc:
             raise InstanceError("not a readable JPEG, PNG or WebP") from exc
         width, height = image.size
+        if max(width, height) > LONGEST_SIDE:
+            raise InstanceError(f"the picture is {width} x {height}, the limit of a side is {LONGEST_SIDE}")
         if width * height > self.max_pixels:
             raise InstanceError(f"the picture has {width * height} pixels, the limit is {self.max_pixels}")
         return image

@@ -8,18 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 import torch
-from pydantic import ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints
 from typing_extensions import TypedDict
 
 from models.errors import InstanceError
 from models.inputs import FLOAT_LIMIT, Batch, JsonKind, Number, Text, code_of, texts_of
+from models.names import seemly
 from models.words import bucket_of
 
 CONTEXT_BUCKETS = 1024
 MOST_CONTEXT = 50
 MOST_CANDIDATES = 10_000
 
-Name = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
+Name = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200), AfterValidator(seemly)]
 Value = Number | StrictBool | Annotated[str, Strict(), StringConstraints(max_length=200)]
 
 

@@ -41,19 +41,23 @@ class LogisticMix(nn.Module):
         bounded = log_probabilities.clamp(min=FLOOR)
         return torch.einsum("e,bec->bc", self.weights.to(bounded.dtype), bounded).log_softmax(1)
 
-    def observe(self, log_probabilities: Tensor, targets: Tensor) -> None:
-        """Follow items that have been judged: [batch, experts, classes] and class indices [batch], one after the other."""
+    def observe(self, log_probabilities: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Follow items that have been judged: [batch, experts, classes] and class indices [batch], one after the other.
+
+        `weights`, [batch], shorten the step where they are below 1.
+        """
         bounded = log_probabilities.detach().clamp(min=FLOOR).double().cpu().numpy()
-        weights = self.weights.cpu().numpy().copy()
+        own = self.weights.cpu().numpy().copy()
         count = int(self.items)
-        for row, target in zip(bounded, targets.tolist(), strict=True):
-            logits = weights @ row
+        for row, target, weight in zip(bounded, targets.tolist(), weights.tolist(), strict=True):
+            logits = own @ row
             mixed = np.exp(logits - logits.max())
             mixed /= mixed.sum()
             mixed[target] -= 1
-            weights -= max(self.last_rate, self.first_rate / (1 + count / self.halving)) * (row @ mixed)
+            rate = max(self.last_rate, self.first_rate / (1 + count / self.halving))
+            own -= min(1.0, weight) * rate * (row @ mixed)
             count += 1
-        self.weights.copy_(torch.from_numpy(weights))
+        self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)
 
 
@@ -80,10 +84,10 @@ class ErrorMix(nn.Module):
         """Return the mixed values [batch] of those of each expert [batch, experts]."""
         return values @ self.weights.to(values.dtype)
 
-    def observe(self, errors: Tensor) -> None:
-        """Follow the standardised absolute errors of items that have been judged, [batch, experts]."""
-        for row in errors.clamp(max=self.limit):
-            self.errors.mul_(self.discount).add_(row)
+    def observe(self, errors: Tensor, weights: Tensor) -> None:
+        """Follow the standardised absolute errors of items that have been judged, [batch, experts], with weights [batch]."""
+        for row, weight in zip(errors.clamp(max=self.limit), weights.clamp(max=1), strict=True):
+            self.errors.mul_(self.discount).add_(row * weight)
 
 
 def let_sleep(log_probabilities: Tensor, awake: Tensor, reference: Tensor) -> Tensor:

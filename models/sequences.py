@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt, Strict, StringConstraints
+from pydantic import AfterValidator, Field, PositiveInt, Strict, StringConstraints
 
 from models.inputs import Batch, JsonKind, code_of
+from models.names import seemly
 from models.parts import Parts, event_parts
 
 MOST_EVENTS = 10_000  # of an instance, whatever is looked at of it
 
-Event = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
+Event = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200), AfterValidator(seemly)]
 
 
 class Events(JsonKind):

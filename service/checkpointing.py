@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from service.store import (
     CorruptCheckpoint,
     DataDirectoryError,
     Entry,
-    FeatureStore,
     FeedbackLog,
     Part,
     Version,
@@ -34,8 +32,11 @@ from service.store import (
 Shaping = dict[str, Any]
 """The settings that shape learning, as the store records them: {"model": ..., "learning": ...}."""
 
-INITIAL, UPDATE, CLASSES = "initial", "update", "classes"
-"""Why a version was made: before any entry, of labels, or of classes that were declared."""
+Said = Callable[[Sequence[int]], Mapping[int, bytes]]
+"""Returns what a frozen encoder says of entries, by sequence number; what is not known is absent."""
+
+INITIAL, UPDATE, CLASSES, ROLLBACK, FORGET, RELEASE = "initial", "update", "classes", "rollback", "forget", "release"
+"""Why a version was made: before any entry, of labels, of classes that were declared, or by an act of an admin."""
 
 
 class ShapingDiffers(Exception):
@@ -68,9 +69,9 @@ def check_shaping(recorded: Shaping, given: Shaping) -> None:
 def check_log(feedback: FeedbackLog, checkpoints: CheckpointStore) -> None:
     """Raise DataDirectoryError where the log ends before what the newest version has learned from."""
     newest = checkpoints.latest()
-    if newest is not None and feedback.end() < newest.last_seq:
+    if newest is not None and feedback.end() < newest.applied_seq:
         raise DataDirectoryError(
-            f"the feedback log ends at seq {feedback.end()}, and version {newest.version} contains seq {newest.last_seq}:"
+            f"the feedback log ends at seq {feedback.end()}, and version {newest.version} contains seq {newest.applied_seq}:"
             " the log is lost or older than the versions. Put it back; new feedback would get numbers that were given before"
         )
 
@@ -100,7 +101,7 @@ def load_state(shaping: Shaping, device: str, checkpoints: CheckpointStore, vers
     learning = LearningSettings(**shaping["learning"])
     state = LearningState(build_model(without_weights(shaping["model"])).to(device), learning)
     tensors = {part: load_part(checkpoints, version, part) for part in version.parts}
-    state.load(version.version, {**tensors["frozen"], **tensors["model"]}, tensors["learner"])
+    state.load(version.updates, {**tensors["frozen"], **tensors["model"]}, tensors["learner"])
     return state
 
 
@@ -111,6 +112,16 @@ def load_part(checkpoints: CheckpointStore, version: Version, part: Part) -> dic
         return load_file(path)
     except (OSError, RuntimeError, SafetensorError) as exc:  # retired since it was checked
         raise CorruptCheckpoint(f"the checkpoint file {path.name} can't be loaded: {exc}") from exc
+
+
+def files_of(state: LearningState) -> dict[Part, bytes]:
+    """Return the files of a checkpoint that updates change."""
+    return {"model": state.model_bytes(), "learner": state.learner_bytes()}
+
+
+def hashes_of(files: Mapping[Part, bytes]) -> dict[Part, str]:
+    """Return the SHA-256 of each file."""
+    return {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
 
 
 def fingerprint(parts: Mapping[Part, str]) -> str:
@@ -130,11 +141,16 @@ def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item
     return Item(prepared, json.loads(entry.label), entry.weight, answer, entry.replaces)
 
 
-def recall_features(state: LearningState, store: FeatureStore, seqs: Iterable[int]) -> None:
-    """Have the state know what was said of these items, as far as the store knows it."""
+def items_of(kind: InputKind, entries: Mapping[int, Entry], *, encoded: Container[int] = ()) -> dict[int, Item]:
+    """Make entries ready, by sequence number; see `item`."""
+    return {seq: item(kind, entry, encoded=encoded) for seq, entry in entries.items()}
+
+
+def recall_features(state: LearningState, said: Said, seqs: Iterable[int]) -> None:
+    """Spare the state the work of what a frozen encoder says of these items, as far as it is known."""
     if state.model.encoder.frozen:
         unknown = [seq for seq in seqs if seq not in state.features]
-        for seq, stored in store.fetch(unknown).items():
+        for seq, stored in said(unknown).items():
             state.features[seq] = torch.frombuffer(bytearray(stored), dtype=torch.float32).to(state.model.device)
 
 
@@ -142,20 +158,3 @@ def declaration(entry: Entry) -> Declaration:
     """Return the class that an entry of the log names."""
     declared = json.loads(entry.label)
     return Declaration(declared["name"], tuple(declared["descriptions"]))
-
-
-def of_one_kind(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries up to the first of another kind: an update takes labels, or classes."""
-    return list(takewhile(lambda entry: entry.kind == entries[0].kind, entries))
-
-
-def check_features(state: LearningState, store: FeatureStore) -> None:
-    """Recall what was said of all that may be rehearsed. Raises DataDirectoryError where some of it is lost."""
-    if not state.model.encoder.frozen:
-        return
-    recall_features(state, store, state.rehearsal.seqs)
-    if lost := set(state.rehearsal.seqs) - state.features.keys():
-        raise DataDirectoryError(
-            f"what the frozen encoder said of seq {min(lost)} and {len(lost) - 1} other items is lost: put features.db back, as"
-            " old as the versions are. Worked out anew it would not be the same to the bit, and no replay would be"
-        )

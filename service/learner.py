@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
-
-import torch
 
 from models.errors import ModelError
-from service import metrics
+from service import metrics, traces
 from service.attempts import Attempt, AttemptFile
 from service.checkpointing import (
     CLASSES,
+    FORGET,
     INITIAL,
-    UPDATE,
-    Shaping,
+    RELEASE,
+    ROLLBACK,
     available,
-    check_features,
     check_shaping,
     declaration,
     environment,
-    fingerprint,
+    files_of,
     first_state,
     item,
-    load_state,
-    of_one_kind,
-    recall_features,
+    items_of,
 )
-from service.learning.gate import UpdateRefused
+from service.commits import NO_FEATURES, Commits, Outcome, put, row, with_parts
+from service.erasure import entries_to_forget, erase
+from service.fates import fate_of
+from service.forgets import MOST_DEATHS, Forgets, Tries
+from service.forgetting import Forgetting
+from service.learning.arithmetic import use_deterministic_torch
+from service.learning.gate import Gate, UpdateHarms
+from service.learning.limits import UpdateRefused
 from service.learning.update import Item, LearningState, Step
-from service.settings import LearnerSettings
-from service.store import CheckpointStore, Entry, FeatureStore, FeedbackLog, Part, StoreError, StoreUnavailable, Version
+from service.position import Intake, Position
+from service.recovery import recover
+from service.replay import Records, ReplayImpossible, rebuild
+from service.settings import GateSettings
+from service.store import (
+    ACTS,
+    CorruptCheckpoint,
+    DataDirectoryError,
+    Entry,
+    PredictionJournal,
+    StoreError,
+    StoreUnavailable,
+    Version,
+)
+from service.trails import report
+from service.updating import update
 
 log = logging.getLogger(__name__)
 
-NOTHING: Mapping[int, str] = MappingProxyType({})
-NO_FEATURES: Mapping[int, bytes] = MappingProxyType({})
-
 POLL_SECONDS = 5.0  # the safety net under the bell
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between tries while the store fails
+
+
+class ActRefused(Exception):
+    """An act of an admin can't be carried out; the message says why."""
 
 
 class Learner:
@@ -55,43 +72,51 @@ class Learner:
 
     def __init__(
         self,
-        shaping: Shaping,
-        settings: LearnerSettings,
+        records: Records,
+        gate: GateSettings,
         *,
-        feedback: FeedbackLog,
-        features: FeatureStore,
-        checkpoints: CheckpointStore,
+        journal: Callable[[], PredictionJournal],
         attempts: Path,
     ) -> None:
-        self._shaping = shaping
-        self._settings = settings
-        self._feedback = feedback
-        self._features = features
-        self._checkpoints = checkpoints
+        """`journal` opens the prediction journal, which only forgetting touches."""
+        assert records.features is not None, "a learner spares itself what a frozen encoder said before"
+        settings = records.settings
+        self._records = records
+        self._feedback, self._checkpoints, self._features = records.feedback, records.checkpoints, records.features
+        self._journal = journal
         self._attempts = AttemptFile(attempts)
-        self._suspicion, self._interrupted = self._attempts.read()
+        self._suspicion, self._interrupted, tries = self._attempts.read()
         available("learner.device", settings.device)
         self._environment = environment(settings.device, settings.threads)
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._committing: Future[None] | None = None
         self._stopping = False
         use_deterministic_torch(settings.threads)
-        self._state = self._initialise() if checkpoints.latest() is None else self._load()
+        latest = self._checkpoints.latest()
+        self._state, self._version = self._initialise() if latest is None else self._load(latest)
+        self._gate = Gate(gate, self._feedback.secret(), self._checkpoints.gate())
+        self._position = Position.of(self._version)
+        self._commits = Commits(self._checkpoints, self._features, self._version.parts["frozen"])
+        self._erasing = self._left_to_erase()
+        self._forgets = Forgets(self._forgets_left(), tries or Tries())
+        self._forgets_interrupted = tries is not None
 
     def run(self) -> None:
         """Learn until `stop`, and leave with every update committed. Raises CorruptCheckpoint."""
         pause = FIRST_PAUSE
+        longest = self._records.settings.watchdog_seconds / 4  # to wait is no sign of life
         while not self._stopping:
+            self._records.alive()
             try:
                 if not self.step():
-                    self._feedback.wait(POLL_SECONDS)
+                    self._feedback.wait(min(POLL_SECONDS, longest))
                 pause = FIRST_PAUSE
             except StoreUnavailable as exc:
                 log.error("learner.store_failed: %s; trying again in %.1f s", exc, pause)
                 time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE, longest)
                 self._reload()
-        self._disk.shutdown()
+        self._commits.close()
+        with suppress(StoreUnavailable):  # what is left on record would cost a wrong suspicion, and a failed stop more
+            self._attempts.write(self._suspicion, None, None)
         self._attempts.close()
 
     def stop(self) -> None:
@@ -101,159 +126,329 @@ class Learner:
     def blame_predecessor(self, reason: str) -> None:
         """Suspect what the last learner was at when it died, if it was at anything: so an item that kills it is found."""
         attempt, self._interrupted = self._interrupted, None
-        if attempt is not None and attempt.last_seq > self._applied:
-            self._failed(attempt, f"the learner died: {reason}", certain=False)
+        if attempt is not None and not self._position.contains(attempt.last_seq):
+            self._failed(self._next(attempt.items), attempt, f"the learner died: {reason}", certain=False)
+        elif self._forgets_interrupted:
+            self._read_forgets()  # no version need be past those that were carried out
+            if (act := self._forgets.died()) is not None:
+                self._refuse(act, ActRefused(f"the learner died of it {MOST_DEATHS} times, last: {reason}"))
 
     def step(self) -> bool:
-        """Make one update of what waits; return whether anything did. Raises StoreUnavailable."""
-        limit = self._state.settings.update_items
-        entries = of_one_kind(self._feedback.read(self._applied, min(limit, self._suspicion.limit or limit)))
-        if not entries:
-            self._finish_commit()
-            return False
+        """Make one update of what waits, or a part of a forgetting; return whether anything did. Raises StoreUnavailable."""
+        forgot = self._forget_on()
+        intake = self._next(self._suspicion.limit)
+        if intake is None:
+            self._commits.finish()
+            return forgot
+        kind = intake.entries[0].kind
+        if forgot and kind in ACTS and kind != "forget":  # which only joins the queue
+            # It finds the line that the acts before it made; and while it waits, no death of the learner is its doing.
+            return True
         if self._suspicion.limit is not None:
             # The next update may end the process: what was cleared before it must not be lost with it.
-            self._finish_commit()
-        attempt = Attempt(entries[-1].seq, len(entries))
-        self._attempts.write(self._suspicion, attempt)
-        try:
-            self._learn(entries)
-        except StoreError:
-            raise
-        except Exception as exc:
-            # A model of the user's own may raise anything: its items are suspected, and the learner goes on.
-            log.warning("learner.update_failed: %d items up to seq %d", len(entries), attempt.last_seq, exc_info=exc)
-            self._reload()
-            self._failed(attempt, f"{type(exc).__name__}: {exc}", certain=isinstance(exc, ModelError | UpdateRefused))
-        else:
-            self._suspicion.passed(attempt.last_seq)
+            self._commits.finish()
+        self._try(intake)
         return True
 
-    def _learn(self, entries: Sequence[Entry]) -> None:
+    def _next(self, limit: int | None) -> Intake | None:
+        most = self._state.settings.update_items
+        return self._position.next(self._feedback, min(most, limit or most))
+
+    def _try(self, intake: Intake) -> None:
+        attempt = Attempt(intake.entries[-1].seq, len(intake.entries))
+        self._record(attempt)
+        try:
+            with traces.span("update"):
+                self._take(intake)
+        except StoreError:
+            raise
+        except Exception as exc:  # noqa: BLE001
+            # A model of the user's own may raise anything: its items are suspected, and the learner goes on.
+            report(log, logging.WARNING, "learner.update_failed", exc, items=attempt.items, seq=attempt.last_seq)
+            self._reload()
+            certain = isinstance(exc, ModelError | UpdateRefused)
+            self._failed(intake, attempt, f"{type(exc).__name__}: {exc}", certain=certain)
+        else:
+            self._suspicion.passed(attempt.last_seq)
+
+    def _take(self, intake: Intake) -> None:
+        if traces.recording():
+            traces.link(self._feedback.traces([entry.seq for entry in intake.entries]))
+            traces.tell(first_seq=intake.span[0], last_seq=intake.span[1], items=len(intake.entries))
+        match intake.entries[0].kind:
+            case "feedback":
+                self._learn(intake)
+            case "class":
+                self._declare(intake)
+            case _:
+                self._act(intake)
+
+    def _declare(self, intake: Intake) -> None:
         started = time.perf_counter()
-        seqs = (entries[0].seq, entries[-1].seq)
-        if entries[0].kind == "class":
-            self._state.declare([declaration(entry) for entry in entries])
-            self._commit(seqs, CLASSES, started)
-            return
-        steps = self._state.plan([entry.seq for entry in entries])
-        items = self._items(entries, steps)
-        known = set(self._state.features)
-        self._state.update(steps, items)
-        added = {seq: self._state.features[seq].cpu().numpy().tobytes() for seq in self._state.features.keys() - known}
-        self._commit(seqs, UPDATE, started, steps=steps, features=added)
+        self._state.declare([declaration(entry) for entry in intake.entries])
+        steps = [Step(tuple(entry.seq for entry in intake.entries), ())]
+        self._commit(Outcome(position=intake.position, span=intake.span, reason=CLASSES, steps=steps), started)
 
-    def _items(self, entries: Sequence[Entry], steps: Sequence[Step]) -> dict[int, Item]:
-        rehearsed = self._feedback.fetch(sorted({seq for step in steps for seq in step.rehearsed}))
-        recall_features(self._state, self._features, rehearsed)
-        kind = self._state.model.input
-        items = {seq: item(kind, entry, encoded=self._state.features) for seq, entry in rehearsed.items()}
-        return items | {entry.seq: item(kind, entry) for entry in entries}
+    def _learn(self, intake: Intake) -> None:
+        """Hold some items out, learn the rest, and commit what the gate accepts."""
+        started = time.perf_counter()
+        sources = {entry.seq: entry.source for entry in intake.entries}
+        items = {entry.seq: item(self._state.model.input, entry) for entry in intake.entries}
+        held = [seq for seq, each in items.items() if self._gate.holds_out(seq, each, self._state)]
+        learned = {seq: each for seq, each in items.items() if seq not in held}
+        self._gate.admit({seq: sources[seq] for seq in held})  # also where the update is refused: it must see a new world
+        factors = self._gate.factors(self._state, learned, sources)
+        outcome = Outcome(position=intake.position, span=intake.span, held=held, factors=factors)
+        try:
+            with self._gate.judging(self._state, len(learned), self._items) as verdict:
+                steps, added = self._update(learned, factors)
+        except UpdateHarms as exc:
+            metrics.gate_refusals.inc()
+            log.warning("learner.update_refused: %s", exc, extra={"seq": intake.span[1]})
+            self._reload()
+            # It was never trained on, so it is held out too: after an honest drift, that is how the gate sees the new world.
+            self._gate.admit({seq: sources[seq] for seq in learned})
+            self._set_aside(replace(outcome, factors={}, gate=exc.decision), dict.fromkeys(learned, str(exc)))
+        else:
+            metrics.update_compute_seconds.observe(time.perf_counter() - started)
+            oldest = min(entry.received_at for entry in intake.entries)
+            self._commit(replace(outcome, steps=steps, gate=verdict.decision), started, features=added, waited_since=oldest)
 
-    def _failed(self, attempt: Attempt, reason: str, *, certain: bool) -> None:
+    def _update(self, items: Mapping[int, Item], factors: Mapping[int, float]) -> tuple[list[Step], dict[int, bytes]]:
+        """Make the next version in place; return its steps, and what a frozen encoder says of new items."""
+        return update(self._state, items, factors, entries=self._feedback.fetch, said=self._features.fetch)
+
+    def _items(self, seqs: Sequence[int], encoded: Container[int]) -> dict[int, Item]:
+        return items_of(self._state.model.input, self._feedback.fetch(seqs), encoded=encoded)
+
+    def _act(self, intake: Intake) -> None:
+        """Carry out an act of an admin. What can't be carried out is quarantined with the reason."""
+        (act,) = intake.entries
+        asked = json.loads(act.label)
+        self._commits.finish()
+        try:
+            match act.kind:
+                case "rollback":
+                    self._roll_back(intake, asked["to"], reapply=asked["reapply"])
+                case "release":
+                    self._release(intake, asked["version"])
+                case _:
+                    if not self._is_decided(act):
+                        self._forgets.add(act)
+                    self._position = intake.position
+                    self._record(None)  # the act is read, and not to blame for what comes meanwhile
+        except (ReplayImpossible, CorruptCheckpoint, DataDirectoryError, ActRefused) as exc:
+            self._refuse(act, exc)
+
+    def _roll_back(self, intake: Intake, to: int, *, reapply: bool) -> None:
+        """Go on from the state of an older version. What came after it is skipped, or becomes the backlog."""
+        started = time.perf_counter()
+        target = self._checkpoints.get(to)
+        if target is None or target.version > self._version.version:
+            raise ActRefused(f"there is no version {to}")
+        self._state, seq = rebuild(self._records, target), intake.span[0]
+        backlog = target.backlog
+        if reapply and target.applied_seq + 1 < seq:
+            backlog = (*backlog, (target.applied_seq + 1, seq - 1))
+            self._gate.forget(range(target.applied_seq + 1, seq))  # they are taken again, and maybe not held out
+        position = Position(seq, tuple(backlog) if reapply else ())
+        outcome = Outcome(position=position, span=(seq, seq), reason=ROLLBACK, act=seq)
+        log.warning("learner.rolled_back", extra={"to": to, "seq": seq})
+        self._commit(outcome, started, parent=to)
+
+    def _release(self, intake: Intake, version: int) -> None:
+        """Learn what a version quarantined, whatever the gate would say of it."""
+        started = time.perf_counter()
+        row = self._checkpoints.get(version)
+        found = {} if row is None else self._feedback.fetch(list(row.quarantined))
+        entries = {seq: entry for seq, entry in sorted(found.items()) if self._in_quarantine(entry)}
+        if not entries:
+            raise ActRefused(f"version {version} has no feedback in quarantine")
+        try:
+            items = items_of(self._state.model.input, entries)
+            steps, added = self._update(items, {})
+            self._gate.forget(items)
+        except StoreError:
+            raise
+        except Exception as exc:  # a model of the user's own may raise anything
+            self._reload()
+            report(log, logging.WARNING, "learner.update_failed: a release", exc, version=version)
+            raise ActRefused(f"the update failed: {type(exc).__name__}") from exc  # what it says may quote what was sent
+        span = min(entries), max(entries)
+        outcome = Outcome(position=intake.position, span=span, reason=RELEASE, act=intake.span[0], steps=steps)
+        self._commit(outcome, started, features=added)
+
+    def _in_quarantine(self, entry: Entry) -> bool:
+        """Return whether an entry is feedback that is in quarantine still: it was neither released nor forgotten."""
+        return entry.kind == "feedback" and fate_of(self._feedback, self._checkpoints, entry).status == "quarantined"
+
+    def _forget_on(self) -> bool:
+        """Do a part of the forgetting that is under way, or begin the next; return whether there is one."""
+        self._records.alive()
+        if self._erasing:
+            erase(
+                self._erasing,
+                feedback=self._feedback,
+                checkpoints=self._checkpoints,
+                features=self._features,
+                journal=self._journal,
+                alive=self._records.alive,
+            )
+            metrics.forgotten.inc(len(self._erasing))
+            self._erasing = frozenset()
+        if not self._forgets:
+            return False
+        self._commits.finish()
+        try:
+            if self._forgets.forgetting is None:
+                self._read_forgets()
+                self._forgets.take()
+                self._record(None)
+                self._forgets.begin(self._records, self._version)
+            elif self._forgets.forgetting.advance(self._version):
+                self._finish_forgetting(self._forgets.taken, self._forgets.forgetting)
+        except StoreUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001  # a model of the user's own may raise anything
+            self._reload()  # the state may be that of the line that was being made
+            if (act := self._forgets.failed()) is not None:
+                self._refuse(act, exc)
+        return True
+
+    def _read_forgets(self) -> None:
+        """Read the acts of forgetting that come next, so that they are carried out together."""
+        while (intake := self._next(1)) is not None and intake.entries[0].kind == "forget":
+            self._try(intake)
+
+    def _forgets_read(self) -> list[Entry]:
+        """Return the acts of forgetting that a version is past."""
+        return [act for act in self._feedback.acts("forget") if act.seq <= self._position.applied_seq]
+
+    def _forgets_left(self) -> list[Entry]:
+        """Return those of them that were cut off, which the log does not give again."""
+        return [act for act in self._forgets_read() if not self._is_decided(act)]
+
+    def _left_to_erase(self) -> frozenset[int]:
+        """Return what was forgotten and maybe not erased before a crash."""
+        done = [act for act in self._forgets_read() if self._checkpoints.made_by(act.seq)]
+        return frozenset(seq for act in done for seq in entries_to_forget(self._feedback, act))
+
+    def _is_decided(self, act: Entry) -> bool:
+        """Return whether an act was carried out or refused."""
+        return self._checkpoints.made_by(act.seq) is not None or bool(self._checkpoints.takers(act.seq))
+
+    def _refuse(self, act: Entry, exc: Exception) -> None:
+        """Put on record why an act is not carried out, in words that name no path and quote no feedback."""
+        match exc:
+            case DataDirectoryError():
+                log.error("learner.store_damaged: %s", exc)
+                reason = "the data is damaged; the log of the service says what is to be done"
+            case StoreError() | ActRefused():
+                reason = str(exc)
+            case _:
+                report(log, logging.WARNING, "learner.act_failed", exc, seq=act.seq)
+                reason = f"it failed: {type(exc).__name__}"
+        self._set_aside(Outcome(position=self._past(act), span=(act.seq, act.seq)), {act.seq: reason})
+
+    def _past(self, act: Entry) -> Position:
+        """Return the position once an act is decided: live feedback after it may have been learned meanwhile."""
+        return replace(self._position, applied_seq=max(act.seq, self._position.applied_seq))
+
+    def _finish_forgetting(self, acts: Sequence[Entry], forgetting: Forgetting) -> None:
+        """Serve the line that was made anew; what was forgotten is erased once that is on stable storage, and not before."""
+        *others, last = (Outcome(position=self._past(act), reason=FORGET, act=act.seq) for act in acts)
+        rows = forgetting.rows(self._version.version, others, self._environment)
+        self._state = forgetting.state
+        self._gate.forget(forgetting.seqs)
+        self._commit(
+            last,
+            forgetting.started,
+            parent=rows[-1].version if rows else forgetting.parent,
+            before=rows,
+            forgotten=forgetting.seqs,
+        )
+        self._commits.finish()
+        self._erasing = forgetting.seqs
+        self._forgets.done()
+        self._record(None)
+
+    def _failed(self, intake: Intake | None, attempt: Attempt, reason: str, *, certain: bool) -> None:
         """Narrow the suspicion down, or set the one item aside that is left of it."""
         metrics.update_failures.inc()
         self._suspicion.failed(attempt.last_seq, attempt.items)
-        if attempt.items == 1 and (certain or self._suspicion.convicts):
-            self._quarantine(attempt.last_seq, reason)
+        found = intake is not None and intake.span == (attempt.last_seq, attempt.last_seq)
+        if intake is not None and found and (certain or self._suspicion.convicts):
+            self._set_aside(Outcome(position=intake.position, span=intake.span), {attempt.last_seq: reason})
             self._suspicion.passed(attempt.last_seq)
-        self._attempts.write(self._suspicion, None)
+        self._record(None)
 
-    def _quarantine(self, seq: int, reason: str) -> None:
-        """Commit a version that has consumed the item and learned nothing."""
-        log.warning("learner.quarantined: seq %d: %s", seq, reason)
-        metrics.quarantined.inc()
+    def _record(self, attempt: Attempt | None) -> None:
+        """Put on record what would be to blame if the process ended now."""
+        self._attempts.write(self._suspicion, attempt, self._forgets.tries)
+
+    def _set_aside(self, outcome: Outcome, quarantined: Mapping[int, str]) -> None:
+        """Commit a version that has taken the entries and learned nothing of those in quarantine."""
+        # The reason may quote what was sent: it is in the version, for those who may ask.
+        log.warning("learner.quarantined", extra={"items": len(quarantined), "seq": min(quarantined)})
+        metrics.quarantined.inc(len(quarantined))
         self._state.update([], {})
-        self._commit((seq, seq), UPDATE, time.perf_counter(), quarantined={seq: reason})
+        self._commit(replace(outcome, quarantined=quarantined), time.perf_counter())
 
     def _commit(
         self,
-        seqs: tuple[int, int],
-        reason: str,
+        outcome: Outcome,
         started: float,
         *,
-        steps: Sequence[Step] = (),
-        quarantined: Mapping[int, str] = NOTHING,
+        parent: int | None = None,
+        before: Sequence[Version] = (),
         features: Mapping[int, bytes] = NO_FEATURES,
+        forgotten: Collection[int] = (),
+        waited_since: float | None = None,
     ) -> None:
         """Hand the new version to the disk: the next update computes while this one is written."""
-        row = self._row(seqs, reason, steps, quarantined)
-        files = self._files()
-        self._finish_commit()
-        self._committing = self._disk.submit(self._write, row, files, features, started)
-        self._applied = seqs[1]
+        last = before[-1].version if before else self._version.version
+        version = row(
+            self._state,
+            outcome,
+            version=last + 1,
+            parent=last if parent is None else parent,
+            environment=self._environment,
+        )
+        self._commits.submit(
+            version,
+            files_of(self._state),
+            gate=self._gate.dump(),
+            started=started,
+            before=before,
+            features=features,
+            forgotten=forgotten,
+            waited_since=waited_since,
+        )
+        self._version, self._position = version, outcome.position
 
-    def _finish_commit(self) -> None:
-        """Wait for the commit that is under way. Raises StoreUnavailable if it failed."""
-        committing, self._committing = self._committing, None
-        if committing is not None:
-            committing.result()
-
-    def _write(
-        self, row: Mapping[str, Any], files: Mapping[Part, bytes], features: Mapping[int, bytes], started: float
-    ) -> None:
-        if features:
-            self._features.put(features)
-        parts = {"frozen": self._frozen, **self._put(files)}
-        self._checkpoints.commit(Version(**row, parts=parts, sha256=fingerprint(parts)))
-        metrics.updates.inc()
-        metrics.update_items.inc(row["last_seq"] - row["first_seq"] + 1)
-        metrics.update_seconds.observe(time.perf_counter() - started)
-
-    def _put(self, files: Mapping[Part, bytes]) -> dict[Part, str]:
-        return {part: self._checkpoints.put(data) for part, data in files.items()}
-
-    def _files(self) -> dict[Part, bytes]:
-        return {"model": self._state.model_bytes(), "learner": self._state.learner_bytes()}
-
-    def _row(
-        self, seqs: tuple[int, int], reason: str, steps: Sequence[Step] = (), quarantined: Mapping[int, str] = NOTHING
-    ) -> dict[str, Any]:
-        """Return what the version's row says, but for its files."""
-        version = self._state.version
-        return {
-            "version": version,
-            "parent": version - 1 if version else None,
-            "created_at": time.time(),
-            "first_seq": seqs[0],
-            "last_seq": seqs[1],
-            "steps": [[list(step.new), list(step.rehearsed)] for step in steps],
-            "quarantined": dict(quarantined),
-            "metrics": self._state.metrics(),
-            "by_class": self._state.by_class(),
-            "environment": self._environment,
-            "reason": reason,
-        }
-
-    def _initialise(self) -> LearningState:
+    def _initialise(self) -> tuple[LearningState, Version]:
         """Commit version 0: the initial weights, before any feedback."""
-        self._state = first_state(self._shaping, self._settings.device)
-        parts = self._put({"frozen": self._state.frozen_bytes(), **self._files()})
-        row = self._row((1, 0), INITIAL)
-        self._checkpoints.initialise(self._shaping, Version(**row, parts=parts, sha256=fingerprint(parts)))
-        self._frozen, self._applied = parts["frozen"], 0
-        return self._state
+        state = first_state(self._records.shaping, self._records.settings.device)
+        parts = put(self._checkpoints, {"frozen": state.frozen_bytes(), **files_of(state)})
+        outcome = Outcome(position=Position(), reason=INITIAL)
+        first = with_parts(row(state, outcome, version=0, parent=None, environment=self._environment), parts)
+        self._checkpoints.initialise(self._records.shaping, first)
+        return state, first
 
-    def _load(self) -> LearningState:
+    def _load(self, latest: Version) -> tuple[LearningState, Version]:
         """Take up where the newest version ended."""
-        latest = self._checkpoints.latest()
         recorded = self._checkpoints.shaping()
-        assert latest is not None, "who loads has seen a version"
         assert recorded is not None, "version 0 and the shaping settings are committed as one"
-        check_shaping(recorded, self._shaping)
-        self._frozen, self._applied = latest.parts["frozen"], latest.last_seq
-        state = load_state(self._shaping, self._settings.device, self._checkpoints, latest)
-        check_features(state, self._features)
-        return state
+        check_shaping(recorded, self._records.shaping)
+        return recover(self._records, latest), latest
 
     def _reload(self) -> None:
         """Drop a torn state. A commit that is under way may still succeed, so it is waited for."""
         with suppress(StoreUnavailable):
-            self._finish_commit()
-        self._state = self._load()
-
-
-def use_deterministic_torch(threads: int) -> None:
-    """Make torch compute the same bits again: fixed threads, deterministic kernels (a warning where there are none)."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+            self._commits.finish()
+        latest = self._checkpoints.latest()
+        assert latest is not None, "version 0 was committed before anything could be dropped"
+        self._state, self._version = self._load(latest)
+        self._position = Position.of(latest)
+        for act in self._forgets_left():  # a refusal may not have come on record
+            self._forgets.add(act)

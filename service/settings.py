@@ -20,6 +20,8 @@ from pydantic_settings import (
 
 PREFIX = "EVERLEARN_"
 CONFIG_VARIABLE = "EVERLEARN_CONFIG"
+URL_VARIABLE, KEY_VARIABLE = "EVERLEARN_URL", "EVERLEARN_KEY"
+"""Where clients on the command line look for a service, and what they call it with."""
 DEFAULT_CONFIG = Path("everlearn.toml")
 
 
@@ -76,6 +78,38 @@ class LearnerSettings(Section):
 
     device: Device = "cpu"
     threads: Annotated[PositiveInt, Field(description="CPU threads of one update.")] = 1
+    standby: Annotated[
+        bool,
+        Field(
+            description="Whether to be a replica: to serve where another service of this machine learns on the same directory,"
+            " and to learn once that ends. Else two services on one directory are taken for a mistake."
+        ),
+    ] = False
+    watchdog_seconds: Annotated[
+        PositiveFloat,
+        Field(description="A learner that has not gone on for this long hangs: it is killed, and what it was at is suspected."),
+    ] = 600.0
+
+
+class GateSettings(Section):
+    """What may become a version. Decisions are recorded with the versions, so these may change at any time."""
+
+    holdout: Annotated[float, Field(ge=0, le=0.5, description="Share of feedback that is never trained on; 0: none.")] = 0.05
+    holdout_items: Annotated[PositiveInt, Field(description="Held-out items of one source that are kept, the newest.")] = 200
+    margin: Annotated[
+        float, Field(gt=0, description="Loss (0 to 1) by which an update may be worse on the holdout, beyond noise.")
+    ] = 0.05
+    growth: Annotated[float, Field(gt=1, description="Factor by which an update may let the norm of the weights grow.")] = 10.0
+    source_share: Annotated[
+        float,
+        Field(ge=0, description="What one of three or more sources weighs, at most, in multiples of an equal share; 0: all."),
+    ] = 2.0
+    doubt: Annotated[
+        bool, Field(description="Whether labels weigh less of a source that is wrong far more often than the others are.")
+    ] = True
+    effort: Annotated[
+        float, Field(ge=0, description="Time that judging takes, as a part of the updates'; 0: nothing is judged.")
+    ] = 0.25
 
 
 class ServingSettings(Section):
@@ -89,6 +123,13 @@ class ServingSettings(Section):
         PositiveFloat, Field(description="A prediction that has not begun by then is answered 503.")
     ] = 10.0
     decoders: Annotated[PositiveInt, Field(description="Threads that decode pictures.")] = 2
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            description="What the Open Inference Protocol, and the metrics of Triton and KServe, call the model.",
+        ),
+    ] = "everlearn"
 
 
 class ExplanationSettings(Section):
@@ -108,7 +149,12 @@ class StoreSettings(Section):
 
     data: Annotated[Path, Field(description="The data directory: log, journal, checkpoints.")] = Path("everlearn-data")
     checkpoints: Annotated[
-        int, Field(ge=2, description="Newest checkpoints that are kept; older versions are rebuilt by replay.")
+        int,
+        Field(
+            ge=2,
+            description="Newest checkpoints that are kept, all of them; of older ones, one for each doubling of the age:"
+            " version v of age a while v is a multiple of the largest power of two up to a. Replay rebuilds the others.",
+        ),
     ] = 100
     journal_seconds: Annotated[PositiveFloat, Field(description="How long a prediction id can be labelled.")] = 86_400.0
     journal_bytes: Annotated[PositiveInt, Field(description="Size of the prediction journal; the oldest go first.")] = 2**30
@@ -120,10 +166,40 @@ class ServerSettings(Section):
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     workers: Annotated[int, Field(ge=1, le=64, description="API processes; the learner is one more.")] = 1
-    grace_seconds: Annotated[PositiveFloat, Field(description="Time to finish after SIGTERM.")] = 30.0
+    drain_seconds: Annotated[
+        NonNegativeFloat,
+        Field(description="Time after SIGTERM in which all is served, but /readyz says no: gateways look elsewhere meanwhile."),
+    ] = 0.0
+    grace_seconds: Annotated[PositiveFloat, Field(description="Time to finish after that.")] = 30.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="What is logged to standard error.")
     ] = "info"
+    log_format: Annotated[
+        Literal["console", "json"], Field(description='Lines for people ("console"), or an object a line ("json").')
+    ] = "console"
+    access_log: Annotated[
+        Literal["none", "errors", "all"],
+        Field(description='Which requests get a line: "errors" are those answered 4xx and 5xx. Never with what they brought.'),
+    ] = "errors"
+    otlp_endpoint: Annotated[
+        str, Field(description="Where traces go, by OTLP over HTTP; empty: where OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere.")
+    ] = ""
+
+
+class AccessSettings(Section):
+    """Who may call, and who may teach. Files are named from the data directory, and read again when they change."""
+
+    mode: Annotated[
+        Literal["none", "keys", "jwt"],
+        Field(description='"keys": API keys, see `everlearn keys`. "jwt": signed tokens. "none": everybody, see anonymous.'),
+    ] = "none"
+    anonymous: Annotated[
+        bool, Field(description='Whether mode "none" may listen where others than this machine\'s users can reach it.')
+    ] = False
+    keys: Annotated[Path, Field(description='Hashes of the keys, for mode "keys".')] = Path("keys.json")
+    jwks: Annotated[Path, Field(description='Public keys that sign tokens (a JWK set), for mode "jwt".')] = Path("jwks.json")
+    issuer: Annotated[str, Field(description="What a token must say in `iss`.")] = ""
+    audience: Annotated[str, Field(description="What a token must say in `aud`, alone or among others.")] = ""
 
 
 class LimitSettings(Section):
@@ -135,6 +211,15 @@ class LimitSettings(Section):
     backlog: Annotated[PositiveInt, Field(description="Feedback that may wait for the learner; more is answered 429.")] = (
         100_000
     )
+    feedback_rate: Annotated[
+        NonNegativeFloat,
+        Field(description="Feedback items a second that one source may send to one worker; more is answered 429. 0: no limit."),
+    ] = 0.0
+    feedback_burst: Annotated[
+        PositiveInt, Field(description="Feedback items that a source may send at once, after a rest.")
+    ] = 1000
+    head_seconds: Annotated[PositiveFloat, Field(description="Time for a request's head to arrive; then 408.")] = 10.0
+    body_seconds: Annotated[PositiveFloat, Field(description="Time for a request's body to arrive; then 408.")] = 60.0
 
 
 class TimeoutSettings(Section):
@@ -152,11 +237,13 @@ class Settings(Section):
     model: Annotated[dict[str, Any], Field(description="Input, encoder and head; or a class of your own.")]
     learning: LearningSettings = LearningSettings()
     learner: LearnerSettings = LearnerSettings()
+    gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
     explanations: ExplanationSettings = ExplanationSettings()
     timeout: TimeoutSettings = TimeoutSettings()
     store: StoreSettings = StoreSettings()
     server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
 
 
@@ -209,7 +296,7 @@ def _check_variables(environment: Mapping[str, str]) -> None:
     """Refuse EVERLEARN_... variables of no section: a slip of the pen must not be a setting that does nothing."""
     sections = list(Settings.model_fields)
     for name, value in environment.items():
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+        if name.startswith(PREFIX) and name not in {CONFIG_VARIABLE, URL_VARIABLE, KEY_VARIABLE}:
             section, _, setting = name.removeprefix(PREFIX).lower().partition("_")
             if section not in sections:
                 raise SettingsError(f"{name}: no such section; allowed: {', '.join(sections)}")

@@ -25,8 +25,8 @@ from models.errors import ModelError
 from models.inputs import InputKind
 from service.checkpointing import CLASSES, Shaping, declaration, first_state, item
 from service.evaluate.courses import OwnCourse
-from service.learner import use_deterministic_torch
-from service.learning.gate import UpdateRefused
+from service.learning.arithmetic import use_deterministic_torch
+from service.learning.limits import UpdateRefused
 from service.learning.update import Item
 from service.replay import ReplayImpossible, ascending
 from service.store import Entry, FeedbackLog, StoreError
@@ -260,8 +260,9 @@ def _recorded(data: Path, last: int) -> tuple[Shaping, list[int], list[int]]:
     learned: list[int] = []
     declared: list[int] = []
     for version in ascending(checkpoints, after=-1):
-        learned += [seq for new, _ in version.steps for seq in new]
-        declared += range(version.first_seq, version.last_seq + 1) if version.reason == CLASSES else ()
+        if version.superseded is None:
+            taken = declared if version.reason == CLASSES else learned
+            taken += [seq for new, _ in version.steps for seq in new]
     checkpoints.close()
     return shaping, learned[-last:], declared
 

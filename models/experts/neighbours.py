@@ -27,8 +27,11 @@ class NeighbourMemory(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.width = width
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
-        """Remember items, [batch, features] and [batch]; the oldest go."""
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Remember items, [batch, features] and [batch]; the oldest go. One that weighs less than 1 may not be remembered."""
+        if bool((weights < 1).any()):
+            taken = torch.rand(len(weights)) < weights.cpu()
+            features, targets = features[taken.to(features.device)], targets[taken.to(targets.device)]
         seen = int(self.seen)
         rings.write(self.features, features[:, : self.width].detach(), seen)
         rings.write(self.targets, targets, seen)
@@ -55,7 +58,7 @@ class ClassNeighbours(Expert):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return log probabilities [batch, outputs]."""
-        doubt = features.new_full((len(features), self.outputs), DOUBT / max(1, self.outputs))
+        doubt = features.new_full((features.shape[0], self.outputs), DOUBT / max(1, self.outputs))
         if not self.items.seen:
             return doubt.log()
         weights, targets = self.items.nearest(features)
@@ -67,7 +70,7 @@ class ClassNeighbours(Expert):
 
     def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Remember new items and their class indices."""
-        self.items.observe(features, targets)
+        self.items.observe(features, targets, weights)
 
 
 class ValueNeighbours(nn.Module):
@@ -80,10 +83,10 @@ class ValueNeighbours(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return values, float64 [batch]; NaN before the first item."""
         if not self.items.seen:
-            return features.new_full((len(features),), torch.nan, dtype=torch.float64)
+            return features.new_full((features.shape[0],), torch.nan, dtype=torch.float64)
         weights, targets = self.items.nearest(features)
         return (weights * targets).sum(1)
 
-    def observe(self, features: Tensor, targets: Tensor) -> None:
+    def observe(self, features: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Remember new items and their values."""
-        self.items.observe(features, targets)
+        self.items.observe(features, targets, weights)

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, PositiveInt, Strict, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, PositiveInt, Strict, StringConstraints
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,12 +25,13 @@ from models.experts.prototype import Prototype
 from models.inputs import InputKind, Text
 from models.metrics import classification_metrics, seen_and_unseen
 from models.mixing import FLOOR, NOTHING, LogisticMix, by_name, let_sleep
+from models.names import seemly
 
 PRIOR_ITEMS = 10  # that each class is taken to have had beside its own: one label alone must not weigh as a rare class
 WIDEST_ALIGNED = 4096  # features whose square W can have
 KEPT_SCORES = 10  # of an answer, until its label comes
 
-LabelName = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200)]
+LabelName = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=200), AfterValidator(seemly)]
 LabelNumber = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
 
 
@@ -91,7 +92,7 @@ class Classification(Head):
         if len(set(classes)) != len(classes):
             raise SpecificationError("model.head.classes", "a class is named twice")
         self.open = labels == "open"
-        self.max_classes = max_classes
+        self.max_classes = self.most_classes = max_classes
         self.balance = balance
         self.classes: dict[str, int] = {}
         self.descriptions: dict[str, list[str]] = {}
@@ -133,6 +134,10 @@ class Classification(Head):
         if not self.open and name not in self.classes:
             raise LabelError(f"{name!r} is not one of the declared labels: {', '.join(self.classes)}")
         return name
+
+    def classes_of(self, label: Label) -> Sequence[str]:
+        """Return the class."""
+        return [str(label)]
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Add a class for each label that is new. Raises LabelError when there would be too many."""
@@ -213,7 +218,7 @@ class Classification(Head):
         targets = self.targets(labels)
         if outputs is not None:
             known = targets < outputs.shape[2]  # the others were met for the first time: nobody could know them
-            self.mix.observe(outputs[known], targets[known])
+            self.mix.observe(outputs[known], targets[known], weights[known])
         for expert in self.experts:
             expert.observe(features, targets, weights)
         self.last_seen[targets] = torch.arange(len(targets), device=targets.device) + self.observed + 1
@@ -241,6 +246,10 @@ class Classification(Head):
         return [
             {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
         ]
+
+    def as_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the probability of each class, [batch, classes], in the order of the labels."""
+        return {"scores": self._answered(outputs).exp()}
 
     def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
         """Return the log odds of a class against all others, float64 [batch]; the only class has none, and 0 here."""

@@ -99,7 +99,7 @@ class Detection(Head):
         ] = 0.5,
     ) -> None:
         super().__init__()
-        self.max_classes = max_classes
+        self.max_classes = self.most_classes = max_classes
         self.max_boxes = max_boxes
         self.max_overlap = max_overlap
         self.classes: dict[str, int] = {}
@@ -160,6 +160,10 @@ class Detection(Head):
         for index, (left, top, _, _) in enumerate(label["boxes"]):
             if left >= width or top >= height:
                 raise LabelError(f"the box is outside of the picture, which has {width} x {height} pixels", f"/boxes/{index}")
+
+    def classes_of(self, label: Label) -> Sequence[str]:
+        """Return the classes of the boxes."""
+        return list(label["labels"])
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Give each name that is new the next output. Raises LabelError when there is none left."""

@@ -67,6 +67,10 @@ class MultiLabel(Classification):
                 raise LabelError(f"{name!r} is there twice", f"/{index}")
         return sorted(value)
 
+    def classes_of(self, label: Label) -> Sequence[str]:
+        """Return the classes that are true."""
+        return list(label)
+
     def admit(self, labels: Sequence[Label]) -> None:
         """Add a class for each name that is new. Raises LabelError when there would be too many."""
         self.grow(chain.from_iterable(labels))
@@ -104,7 +108,7 @@ class MultiLabel(Classification):
         """Move the weights of the experts by what they said, and count the classes."""
         true = self._true(labels)
         if outputs is not None:
-            self._follow(outputs, true[:, : outputs.shape[2]] > 0)  # nobody could know the others
+            self._follow(outputs, true[:, : outputs.shape[2]] > 0, weights)  # nobody could know the others
         self.observed += len(labels)
         ages = torch.arange(len(labels) - 1, -1, -1, device=true.device, dtype=torch.float64)
         self.shares *= self.share_fading ** len(labels)
@@ -130,6 +134,10 @@ class MultiLabel(Classification):
             ranked = [(names[place], value) for place, value in zip(places, row, strict=True)]
             answers.append({"labels": sorted(name for name, value in ranked if value > 0.5), "scores": dict(ranked[:top_k])})
         return answers
+
+    def as_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the probability that each class is true, [batch, classes], in the order of the labels."""
+        return {"scores": self._odds(outputs).sigmoid()}
 
     def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
         """Return the log odds of a class, float64 [batch]."""
@@ -169,11 +177,12 @@ class MultiLabel(Classification):
         """Return the mixed log odds of each class, [batch, classes]."""
         return torch.einsum("e,bec->bc", self.mix.weights.to(outputs.dtype), outputs)
 
-    def _follow(self, outputs: Tensor, true: Tensor) -> None:
+    def _follow(self, outputs: Tensor, true: Tensor, weights: Tensor) -> None:
         """Let the mix follow each class that is there, or was thought to be: a yes or no is a class of two."""
         telling = true | (self._odds(outputs).sigmoid() > NEGLIGIBLE)  # [batch, classes]
         logits = outputs.transpose(1, 2)[telling]  # [telling, experts]
-        self.mix.observe(torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 2), (~true[telling]).long())
+        said = torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], 2)
+        self.mix.observe(said, (~true[telling]).long(), weights.unsqueeze(1).expand_as(true)[telling])
 
 
 def _compared(hits: Tensor, claimed: Tensor, true: Tensor) -> dict[str, Tensor]:

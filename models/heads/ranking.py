@@ -99,7 +99,7 @@ class Ranking(Head):
         self.shrink = shrink
         self.explore = explore
         self.max_users = max_users
-        self.max_items = max_items
+        self.max_items = self.most_classes = max_items
         self.items: dict[str, int] = {}
         self.descriptions: dict[str, list[str]] = {}
         self.everybody = nn.Parameter(torch.zeros(vector))
@@ -148,6 +148,11 @@ class Ranking(Head):
         self.descriptions[name] = list(descriptions)
         self.texts.describe(self.items[name], descriptions, embed)
         self._composed = None
+
+    def classes_of(self, label: Label) -> Sequence[str]:
+        """Return the item, where the label names it."""
+        name = self.named(label)
+        return [] if name is None else [name]
 
     def admit(self, labels: Sequence[Label]) -> None:
         """Bring the items that labels name into the catalogue. Raises LabelError when there would be too many."""

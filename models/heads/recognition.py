@@ -97,6 +97,11 @@ class Recognition(Classification):
                 answer["label"] = None
         return answers
 
+    def as_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return scores, similarity, and whether it is anybody who is known, bool [batch]."""
+        accepted = self._accepted(outputs)
+        return {**super().as_tensors(outputs), "similarity": _similarity(outputs), "known": accepted}
+
     def foremost(self, answer: Answer) -> Label | None:
         """Return the most similar identity, for a stranger too."""
         return next(iter(answer["scores"]))

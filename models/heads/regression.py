@@ -66,7 +66,8 @@ class Regression(Head):
         """Return what each expert says on the label's scale, float64 [batch, experts]."""
         standard = [expert(features) for expert in self.experts]
         values = (
-            torch.cat([features.new_zeros(len(features), 0), *standard], 1).double() * self.moments.std() + self.moments.mean
+            torch.cat([features.new_zeros(features.shape[0], 0), *standard], 1).double() * self.moments.std()
+            + self.moments.mean
         )
         if self.neighbours is None:
             return values
@@ -105,9 +106,9 @@ class Regression(Head):
         targets = self.targets(labels)
         if outputs is not None:
             self.interval.observe((self.mix(outputs) - targets).abs())
-            self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std())
+            self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std(), weights)
         if self.neighbours is not None:
-            self.neighbours.observe(features, targets)
+            self.neighbours.observe(features, targets, weights)
 
     def losses(self, scores: Scores) -> Tensor:
         """Return the absolute errors in units of the label's standard deviation."""
@@ -124,6 +125,11 @@ class Regression(Head):
         if math.isnan(half):
             return [{"value": value, "low": None, "high": None} for value in values]
         return [{"value": value, "low": value - half, "high": value + half} for value in values]
+
+    def as_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the predicted number and its interval, each float64 [batch]; NaN for the interval before the first label."""
+        value, half = self.mix(outputs), self.interval()
+        return {"value": value, "low": value - half, "high": value + half}
 
     def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
         """Return the predicted number of each item, float64 [batch]."""

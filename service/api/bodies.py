@@ -40,6 +40,13 @@ async def read(request: Request, limit: int) -> bytes:
     return b"".join([chunk async for chunk in _chunks(request, limit)])
 
 
+async def read_json(request: Request, limit: int) -> bytes:
+    """Read the body of a route that takes JSON only. Raises Problem 413 or 415."""
+    if (media_type := media_type_of(request)) != JSON:
+        raise unsupported(media_type, [JSON])
+    return await read(request, limit)
+
+
 async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     declared = request.headers.get("content-length", "0")
     size = 0

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 from pydantic_core import to_json
 from starlette.convertors import Convertor, register_url_convertor
 
 from models.errors import LabelError
-from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
+from service import traces
+from service.api.access import keep_pace, source_of
+from service.api.bodies import JSON, parse_json, read_json, wait_of
 from service.api.documentation import class_body, problems
-from service.api.problems import CLASS_KNOWN, INVALID, KEY_BUSY, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem, at
+from service.api.problems import CLASS_KNOWN, INVALID, KEY_BUSY, NOT_FOUND, RETRY_AFTER, Problem, at
+from service.api.routing import Guarded
 from service.api.schemas import MOST_LISTED, ChangedClass, ClassAccepted, ClassDescription, ClassList, KnownClass, NewClass
 from service.api.service import Service
+from service.fates import refusal
 from service.serving.served import Serving
 from service.store import KeyBusy, KeyReused, NewEntry
 
@@ -27,7 +33,7 @@ WAIT = 10.0  # seconds for the new version, where the client does not say how lo
 
 NEW = TypeAdapter(NewClass)
 CHANGED = TypeAdapter(ChangedClass)
-Name = Annotated[str, Path(min_length=1, max_length=200)]
+Name = Annotated[str, Path(min_length=1, max_length=200), AfterValidator(partial(unicodedata.normalize, "NFC"))]
 
 
 class _AnyName(Convertor[str]):
@@ -47,7 +53,7 @@ register_url_convertor("label", _AnyName())
 
 def routes(service: Service) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(tags=["classes"])
+    router = APIRouter(tags=["classes"], route_class=Guarded)
     limit = service.settings.limits.body_bytes
 
     @router.get("/classes", response_model=ClassList, responses=problems(422, 503))
@@ -57,7 +63,7 @@ def routes(service: Service) -> APIRouter:
         offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     ) -> ClassList:
         """List the classes of the model that is served, a page at a time: a catalogue may have a great many."""
-        serving = _serving(service)
+        serving = service.serving()
         response.headers["Model-Version"] = str(serving.version.version)
         listed = [_known(serving, name) for name in serving.labels[offset : offset + limit]]
         return ClassList(model_version=serving.version.version, count=len(serving.labels), classes=listed)
@@ -65,7 +71,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/classes/{name:label}", response_model=KnownClass, responses=problems(404, 422, 503))
     async def one_class(name: Name, response: Response) -> KnownClass:
         """Show a class of the model that is served."""
-        serving = _serving(service)
+        serving = service.serving()
         response.headers["Model-Version"] = str(serving.version.version)
         if name not in serving.labels:
             raise _unknown(name)
@@ -80,16 +86,10 @@ def routes(service: Service) -> APIRouter:
     )
     async def new_class(request: Request) -> Response:
         """Name a class before its first label. With a description it is predicted at once, where the model reads these."""
-        sent = parse_json(NEW, await _json(request, limit))
-        _check(service, sent.name, sent)
-        if sent.name in _serving(service).labels:
-            raise _is_known(sent.name)
-        service.check_backlog()
-        seq = await _named(service, sent.name, sent.texts())
-        location = f"/classes/{quote(sent.name, safe='')}"
-        return await _accepted(
-            service, request, ClassAccepted(name=sent.name, descriptions=sent.texts(), seq=seq), 201, location
-        )
+        sent = parse_json(NEW, await read_json(request, limit))
+        seq = await _take_new(service, request, sent)
+        accepted = ClassAccepted(name=sent.name, descriptions=sent.texts(), seq=seq)
+        return await _accepted(service, request, accepted, 201, location=f"/classes/{quote(sent.name, safe='')}")
 
     @router.patch(
         "/classes/{name:label}",
@@ -99,21 +99,11 @@ def routes(service: Service) -> APIRouter:
     )
     async def changed_class(name: Name, request: Request) -> Response:
         """Put descriptions in the place of those that a class has. None leaves it to be learned from labels."""
-        sent = parse_json(CHANGED, await _json(request, limit))
-        if name not in _serving(service).labels and await _waiting(service, name) is None:
-            raise _unknown(name)
-        _check(service, name, sent)
-        service.check_backlog()
-        seq = await _append(service, name, sent.texts(), key=None)
+        sent = parse_json(CHANGED, await read_json(request, limit))
+        seq = await _take_changed(service, request, name, sent)
         return await _accepted(service, request, ClassAccepted(name=name, descriptions=sent.texts(), seq=seq), 200)
 
     return router
-
-
-def _serving(service: Service) -> Serving:
-    if service.served.now is None:
-        raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
-    return service.served.now
 
 
 def _known(serving: Serving, name: str) -> KnownClass:
@@ -139,42 +129,60 @@ def _check(service: Service, name: str, sent: ClassDescription) -> None:
             raise at(pointer, exc) from exc
 
 
-async def _json(request: Request, limit: int) -> bytes:
-    if (media_type := media_type_of(request)) != JSON:
-        raise unsupported(media_type, [JSON])
-    return await read(request, limit)
+async def _take_new(service: Service, request: Request, sent: NewClass) -> int:
+    """Return the sequence number of a class that is named. Raises Problem where it can't be, or is known."""
+    _check(service, sent.name, sent)
+    if sent.name in service.serving().labels:
+        raise _is_known(sent.name)
+    keep_pace(service.pace, request, 1)
+    service.check_backlog()
+    with service.newcomers.reserved(service.serving(), [[sent.name]], "/name") as reserved:
+        seq = await _named(service, source_of(request), sent.name, sent.texts())
+        reserved.until(seq)
+    return seq
 
 
-async def _named(service: Service, name: str, texts: Sequence[str]) -> int:
+async def _take_changed(service: Service, request: Request, name: str, sent: ChangedClass) -> int:
+    """Return the sequence number of a class's new descriptions. Raises Problem where it is not known, or can't have them."""
+    if name not in service.serving().labels and await _waiting(service, name) is None:
+        raise _unknown(name)
+    _check(service, name, sent)
+    keep_pace(service.pace, request, 1)
+    service.check_backlog()
+    return await _append(service, source_of(request), name, sent.texts(), key=None)
+
+
+async def _named(service: Service, source: str | None, name: str, texts: Sequence[str]) -> int:
     """Bring a new class into the log; return its sequence number. Raises Problem 409 where another request names it."""
     try:
-        return await _append(service, name, texts, key=name)
+        return await _append(service, source, name, texts, key=name)
     except KeyBusy as exc:
         raise Problem(KEY_BUSY, f"{name!r} is being named by another request", headers=RETRY_AFTER) from exc
     except KeyReused as exc:
         if await _waiting(service, name) is not None:
             raise _is_known(name) from exc
-        return await _append(service, name, texts, key=None)  # it was named before, and the learner could not take it
+        return await _append(service, source, name, texts, key=None)  # it was named before, and the learner could not take it
 
 
 async def _waiting(service: Service, name: str) -> int | None:
     """Return the sequence number of a class that was named, unless it was quarantined."""
-    seq = await asyncio.to_thread(service.feedback.find, "class", name)
-    if seq is None or await _refusal(service, seq) is not None:
+    seqs = await asyncio.to_thread(service.feedback.find, "class", name)
+    if not seqs or await _refusal(service, seqs[0]) is not None:
         return None
-    return seq
+    return seqs[0]
 
 
 async def _refusal(service: Service, seq: int) -> str | None:
     """Return why the learner quarantined an entry, None where it did not."""
-    consumer = await asyncio.to_thread(service.checkpoints.consumer_of, seq)
-    return None if consumer is None else consumer.quarantined.get(seq)
+    return await asyncio.to_thread(refusal, service.checkpoints, seq)
 
 
-async def _append(service: Service, name: str, texts: Sequence[str], key: str | None) -> int:
+async def _append(service: Service, source: str | None, name: str, texts: Sequence[str], key: str | None) -> int:
     declared = json.dumps({"name": name, "descriptions": list(texts)})
     # A name is given once: the fingerprint is one that no second request can have.
-    entry = NewEntry(kind="class", instance=b"", label=declared, digest=os.urandom(16), key=key)
+    entry = NewEntry(
+        kind="class", instance=b"", label=declared, digest=os.urandom(16), key=key, source=source, trace=traces.here()
+    )
     (seq,) = await asyncio.wrap_future(service.feedback.append([entry]))
     return seq
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
 
 from models.base import OnlineModel
+from service.api.access import needed_by
 from service.api.bodies import JSON, MULTIPART
 from service.api.problems import MEDIA_TYPE, ProblemDetails
 from service.api.schemas import Contract, Explanation
@@ -71,12 +72,25 @@ def class_body(schema: type[BaseModel], example: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 
-def document(app: FastAPI, contract: Contract) -> Callable[[], dict[str, Any]]:
-    """Return the app's `openapi`: FastAPI's, with the schemas of the bodies that the routes parse themselves."""
+def act_body(schema: type[BaseModel], example: Any) -> dict[str, Any]:
+    """Return the request body of an act of an admin."""
+    headers = [_header("Prefer", "`wait=S` (S <= 30) waits until the act is carried out and served.")]
+    content = {JSON: {"schema": schema.model_json_schema(), "example": example}}
+    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+
+
+def document(app: FastAPI, contract: Contract, *, body_bytes: int, secured: bool) -> Callable[[], dict[str, Any]]:
+    """Return the app's `openapi`: FastAPI's, with the schemas of the bodies that the routes parse themselves.
+
+    Where the service is `secured`, with what each route needs of a caller.
+    """
     general = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
+            if secured:
+                _secure(general())
+            general()["info"]["x-max-body-bytes"] = body_bytes
             schemas = general().setdefault("components", {}).setdefault("schemas", {})
             adapters = [("request", "validation", adapter) for adapter in contract.requests]
             _, definitions = TypeAdapter.json_schemas([*adapters, *PROBLEMS], ref_template=SCHEMAS)  # type: ignore[list-item]
@@ -84,6 +98,18 @@ def document(app: FastAPI, contract: Contract) -> Callable[[], dict[str, Any]]:
         return general()
 
     return openapi
+
+
+def _secure(document: dict[str, Any]) -> None:
+    document.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a token."},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if needed := needed_by(method.upper(), path):
+                operation["security"] = [{"bearer": [needed]}, {"key": [needed]}]
+                operation["responses"].update({str(status): each for status, each in problems(401, 403).items()})
 
 
 def _json(schema: str, example: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from service.api.documentation import explain_answer, explain_body, problems
 from service.api.feedback import join
 from service.api.predict import answered, parsed
 from service.api.problems import INVALID, NOT_EXPLAINED, NOT_READY, RETRY_AFTER, UNKNOWN_PREDICTION, Fault, Problem, at
+from service.api.routing import Guarded
 from service.api.schemas import Contract, ExplainRequest
 from service.api.service import Service
 from service.serving.engine import NotReady
@@ -40,7 +41,7 @@ class _Question:
 
 def routes(service: Service, contract: Contract) -> APIRouter:
     """Return the route."""
-    router = APIRouter(tags=["predict"])
+    router = APIRouter(tags=["predict"], route_class=Guarded)
     kind = service.model.input
     limits = service.settings.limits
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,17 @@ from pydantic_core import to_json
 
 from models.base import Label
 from models.errors import InstanceError, LabelError
-from service.api.bodies import JSON, media_type_of, parse_json, read, unsupported, wait_of
+from service import traces
+from service.api.access import keep_pace, source_of
+from service.api.bodies import JSON, parse_json, read_json, wait_of
 from service.api.documentation import feedback_body, problems
+from service.api.edge import tell
 from service.api.problems import INVALID, NOT_FOUND, Fault, Problem, at, of_append
+from service.api.routing import Guarded
 from service.api.schemas import Accepted, Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
 from service.api.service import Service
-from service.store import MissingInstance, NewEntry, Prediction
+from service.fates import fate_of
+from service.store import EntryKind, MissingInstance, NewEntry, Prediction
 
 JOIN_PATIENCE = 0.5  # seconds in which another worker's journal entry may still be on its way
 JOIN_PAUSE = 0.025
@@ -28,7 +34,7 @@ KEY_HEADER = "Idempotency-Key"
 
 def routes(service: Service, contract: Contract) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(tags=["feedback"])
+    router = APIRouter(tags=["feedback"], route_class=Guarded)
     limits = service.settings.limits
 
     @router.post(
@@ -44,37 +50,39 @@ def routes(service: Service, contract: Contract) -> APIRouter:
     )
     async def feedback(request: Request) -> Response:
         """Take labels, all of the request or none. Every answer with 2xx is on stable storage."""
-        media_type = media_type_of(request)
-        if media_type != JSON:
-            raise unsupported(media_type, [JSON])
-        sent = parse_json(contract.feedback, await read(request, limits.body_bytes))
+        sent = parse_json(contract.feedback, await read_json(request, limits.body_bytes))
+        keep_pace(service.pace, request, len(sent.feedback))
         service.check_backlog()
-        entries = await _entries(service, sent, _request_key(request))
-        seqs = await asyncio.wrap_future(service.feedback.append(entries))
-        return await _accepted(service, seqs, wait_of(request))
+        entries = await _entries(service, sent, source_of(request), _request_key(request))
+        classes = [service.model.head.classes_of(json.loads(entry.label)) for entry in entries]
+        with service.newcomers.reserved(service.served.now, classes) as reserved:
+            seqs = await asyncio.wrap_future(service.feedback.append(entries))
+            reserved.until(max(seqs))
+        return await _accepted(service, request, seqs)
 
     @router.get(
         "/feedback/{seq}", response_model=FeedbackStatus, response_model_exclude_none=True, responses=problems(404, 422, 503)
     )
     def status(seq: int) -> FeedbackStatus:
-        """Say what became of a feedback item."""
-        if not 0 < seq < 2**63 or seq not in service.feedback.fetch([seq]):
-            raise Problem(NOT_FOUND, f"there is no feedback with sequence number {seq}")
-        consumer = service.checkpoints.consumer_of(seq)
-        if consumer is None:
-            return FeedbackStatus(seq=seq, status="pending")
-        reason = consumer.quarantined.get(seq)
-        if reason is None:
-            return FeedbackStatus(seq=seq, status="applied", model_version=consumer.version)
-        return FeedbackStatus(seq=seq, status="quarantined", model_version=consumer.version, reason=reason)
+        """Say what became of a feedback item, or of an act of an admin."""
+        return status_of(service, seq, "feedback")
 
     return router
 
 
-async def _accepted(service: Service, seqs: Sequence[int], wait: float | None) -> Response:
-    last = max(seqs)
+def status_of(service: Service, seq: int, what: str, *, kinds: Collection[EntryKind] | None = None) -> FeedbackStatus:
+    """Return what became of an entry of the log, of certain kinds or any. Raises Problem 404."""
+    entry = service.feedback.fetch([seq]).get(seq) if 0 < seq < 2**63 else None
+    if entry is None or (kinds is not None and entry.kind not in kinds):
+        raise Problem(NOT_FOUND, f"there is no {what} with sequence number {seq}")
+    return FeedbackStatus(seq=seq, **asdict(fate_of(service.feedback, service.checkpoints, entry)))
+
+
+async def _accepted(service: Service, request: Request, seqs: Sequence[int]) -> Response:
+    last, wait = max(seqs), wait_of(request)
     version = await service.served.contains(last, wait) if wait is not None else None
     answer = FeedbackAccepted(accepted=[Accepted(seq=seq) for seq in seqs], log_seq=last, model_version=version)
+    tell(request, seq=last, items=len(seqs), version=version)
     headers = {"Location": f"/feedback/{last}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"
@@ -83,13 +91,15 @@ async def _accepted(service: Service, seqs: Sequence[int], wait: float | None) -
     return Response(to_json(answer, exclude_none=True), 202 if version is None else 200, headers, JSON)
 
 
-async def _entries(service: Service, sent: FeedbackRequest, request_key: str | None) -> list[NewEntry]:
+async def _entries(service: Service, sent: FeedbackRequest, source: str | None, request_key: str | None) -> list[NewEntry]:
     """Turn the request into entries of the log: labels parsed, predictions joined, keys and fingerprints set."""
     for index, item in enumerate(sent.feedback):
         _check_source(index, item)
     labels = [_label(service, index, item) for index, item in enumerate(sent.feedback)]
     instances = await _instances(service, sent)
     predictions = await join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
+    traces.link(prediction.trace for prediction in predictions.values())
+    trace = traces.here()
     whole = _digest(sent) if request_key else b""
     entries = []
     for index, (item, label, instance) in enumerate(zip(sent.feedback, labels, instances, strict=True)):
@@ -104,9 +114,11 @@ async def _entries(service: Service, sent: FeedbackRequest, request_key: str | N
                 digest=b"" if key is None else _digest(item) if item.key else whole,
                 weight=item.weight,
                 key=key,
+                source=source,
                 prediction_id=item.prediction_id,
                 predicted_by=prediction.version if prediction else None,
                 answer=prediction.answer if prediction else None,
+                trace=trace,
             )
         )
     await _check_labels(service, labels, [entry.instance for entry in entries])
@@ -159,10 +171,11 @@ async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | No
 
 
 async def join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction]:
-    """Find predictions by id. Another worker may have made one a moment ago: then look again before giving up."""
+    """Find predictions by id. Another worker, or replica, may have made one a moment ago: then look again before giving up."""
     if not ids:
         return {}
-    patience = JOIN_PATIENCE if service.settings.server.workers > 1 else 0.0
+    alone = service.settings.server.workers == 1 and not service.settings.learner.standby
+    patience = 0.0 if alone else JOIN_PATIENCE
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         found = await asyncio.to_thread(service.journal.get, ids)

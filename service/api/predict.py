@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
+from models.base import Answer
 from models.errors import InstanceError
+from service import metrics, traces
 from service.api.bodies import JSON, MULTIPART, media_type_of, parse_files, parse_json, parse_raw, read, top_k_of, unsupported
 from service.api.documentation import predict_body, problems
-from service.api.problems import CLIENT_GONE, NOT_READY, RETRY_AFTER, Problem, at
-from service.api.schemas import Contract
+from service.api.edge import tell
+from service.api.problems import CLIENT_GONE, Problem, at
+from service.api.routing import Guarded
+from service.api.schemas import Contract, PredictRequest
 from service.api.service import Service
 from service.serving.engine import Answers, Question
 from service.store import Prediction
@@ -22,9 +28,19 @@ from service.store import Prediction
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks."""
+
+    instances: Sequence[Any]
+    pointers: Sequence[str]
+    """Where in the body each of them is."""
+    top_k: int | None
+
+
 def routes(service: Service, contract: Contract) -> APIRouter:
     """Return the route."""
-    router = APIRouter(tags=["predict"])
+    router = APIRouter(tags=["predict"], route_class=Guarded)
     kind = service.model.input
     limits = service.settings.limits
 
@@ -36,29 +52,51 @@ def routes(service: Service, contract: Contract) -> APIRouter:
     )
     async def predict(request: Request) -> Response:
         """Answer every instance by one version of the model, which the answer names."""
-        if service.served.now is None:
-            raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
-        instances, pointers, top_k = await parse(request)
-        prepared = await service.prepare(instances, pointers)
-        answers = await answered(request, service.batcher.submit(Question(prepared, top_k)))
-        return _response(service, instances, answers)
+        service.serving()  # or there is none to ask
+        return await answer(service, request, parse, _written)
 
-    async def parse(request: Request) -> tuple[Sequence[Any], Sequence[str], int | None]:
-        """Return the instances, where in the body each of them is, and top_k."""
+    async def parse(request: Request) -> Asked:
         media_type = media_type_of(request)
         if media_type == JSON:
-            body = parse_json(contract.predict, await read(request, limits.body_bytes))
-            pointers = [f"/instances/{index}" for index in range(len(body.instances))]
-            instances = [parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
-            return instances, pointers, body.top_k
+            return asked_in(service, parse_json(contract.predict, await read(request, limits.body_bytes)))
         if media_type in kind.media_types:
-            return parse_raw(kind, await read(request, limits.body_bytes), media_type), [""], top_k_of(request)
+            return Asked(parse_raw(kind, await read(request, limits.body_bytes), media_type), [""], top_k_of(request))
         if media_type == MULTIPART and kind.media_types:
             instances = await parse_files(request, kind, limits)
-            return instances, [f"/{index}" for index in range(len(instances))], top_k_of(request)
+            return Asked(instances, [f"/{index}" for index in range(len(instances))], top_k_of(request))
         raise unsupported(media_type, [JSON, *kind.media_types, *([MULTIPART] if kind.media_types else [])])
 
     return router
+
+
+async def answer(
+    service: Service,
+    request: Request,
+    parse: Callable[[Request], Awaitable[Asked]],
+    write: Callable[[int, list[Answer]], Response],
+) -> Response:
+    """Answer what a request asks, and keep it for the label that may come; the ids of the answers stand in them.
+
+    `parse` reads the request, `write` makes the response of the version and the answers.
+    """
+    started = time.perf_counter()
+    asked = await parse(request)
+    prepared = await service.prepare(asked.instances, asked.pointers)
+    metrics.parse_seconds.observe(time.perf_counter() - started)
+    answers = await answered(request, service.batcher.submit(Question(prepared, asked.top_k)))
+    tell(request, version=answers.version, instances=len(asked.instances))
+    started = time.perf_counter()
+    response = write(answers.version, _kept(service, asked.instances, answers))
+    metrics.serialise_seconds.observe(time.perf_counter() - started)
+    response.headers["Model-Version"] = str(answers.version)
+    return response
+
+
+def asked_in(service: Service, body: PredictRequest) -> Asked:
+    """Return what the JSON of a request asks. Raises Problem 422."""
+    pointers = [f"/instances/{index}" for index in range(len(body.instances))]
+    instances = [parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
+    return Asked(instances, pointers, body.top_k)
 
 
 def parsed(service: Service, value: Any, pointer: str) -> Any:
@@ -71,6 +109,7 @@ def parsed(service: Service, value: Any, pointer: str) -> Any:
 
 async def answered(request: Request, answers: asyncio.Future[T]) -> T:
     """Wait for the answers; withdraw the question when the client goes away."""
+    await asyncio.sleep(0)  # a quick batch is computed in the loop's next turn: that is too short to go away in
     if answers.done():
         return answers.result()
     gone = asyncio.ensure_future(request.receive())  # after the body, the next message is the disconnect
@@ -85,15 +124,17 @@ async def answered(request: Request, answers: asyncio.Future[T]) -> T:
         gone.cancel()
 
 
-def _response(service: Service, instances: Sequence[Any], answers: Answers) -> Response:
-    ids = [os.urandom(16).hex() for _ in instances]
+def _kept(service: Service, instances: Sequence[Any], answers: Answers) -> list[Answer]:
+    ids, trace = [os.urandom(16).hex() for _ in instances], traces.here()
     dump, kept = service.model.input.dump, service.model.head.kept
     service.journal.put(
         [
-            Prediction(id, answers.version, dump(instance), to_json(kept(answer)).decode())
+            Prediction(id, answers.version, dump(instance), to_json(kept(answer)).decode(), trace)
             for id, instance, answer in zip(ids, instances, answers.answers, strict=True)
         ]
     )
-    predictions = [{"id": id, **answer} for id, answer in zip(ids, answers.answers, strict=True)]
-    body = to_json({"model_version": answers.version, "predictions": predictions})
-    return Response(body, headers={"Model-Version": str(answers.version)}, media_type=JSON)
+    return [{"id": id, **answer} for id, answer in zip(ids, answers.answers, strict=True)]
+
+
+def _written(version: int, predictions: list[Answer]) -> Response:
+    return Response(to_json({"model_version": version, "predictions": predictions}), media_type=JSON)

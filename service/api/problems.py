@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,7 +20,7 @@ from models.errors import InstanceError, LabelError
 from service.serving.batcher import Overloaded
 from service.serving.engine import NotReady
 from service.serving.examiner import Withdrawn
-from service.store import KeyBusy, KeyReused, LogBusy, MissingInstance, StoreUnavailable
+from service.store import DataDirectoryError, KeyBusy, KeyReused, LogBusy, MissingInstance, StoreUnavailable
 from service.store.errors import AppendRefused
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "1"}
 MAX_ERRORS = 20  # in one answer
+MOST_FAULTS = 10_000  # in one body, that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ class Kind:
 
 
 MALFORMED = Kind("malformed", 400, "The body can't be read.")
+UNAUTHENTICATED = Kind("unauthenticated", 401, "The service does not know who calls.")
+FORBIDDEN = Kind("forbidden", 403, "The caller may not do this.")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing.")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method.")
+TOO_SLOW = Kind("too-slow", 408, "The request did not come in time.")
 NO_CLASSES = Kind("no-classes", 409, "No class is known yet.")
 CLASS_KNOWN = Kind("class-known", 409, "The class is known already.")
 KEY_BUSY = Kind("key-busy", 409, "Feedback with the same key is still being written.")
@@ -49,9 +53,11 @@ CHECKPOINT_GONE = Kind("checkpoint-gone", 410, "The version's checkpoint is not 
 TOO_LARGE = Kind("too-large", 413, "The body is larger than the limit.")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The media type is not one that this model takes.")
 INVALID = Kind("invalid", 422, "A part of the request has a wrong shape, type or value.")
+TOO_MANY_CLASSES = Kind("too-many-classes", 422, "There is no room for another class.")
 KEY_REUSED = Kind("key-reused", 422, "The key is known with different content.")
 UNKNOWN_PREDICTION = Kind("unknown-prediction", 422, "The prediction is unknown or has expired.")
 BACKLOG = Kind("backlog", 429, "Too much feedback waits for the learner.")
+TOO_FAST = Kind("too-fast", 429, "The source sends more feedback than it may.")
 HEAD_TOO_LARGE = Kind("head-too-large", 431, "The head of the request is larger than the limit.")
 CLIENT_GONE = Kind("client-gone", 499, "The client closed the connection.")
 INTERNAL = Kind("internal", 500, "Something went wrong in the service.")
@@ -76,18 +82,27 @@ class ProblemDetails(BaseModel):
     status: int
     detail: str
     errors: list[Fault] | None = None
+    reasons: list[str] | None = None
 
 
 class Problem(Exception):
     """An error that is answered as problem+json."""
 
     def __init__(
-        self, kind: Kind, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        reasons: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        """`reasons` are words for machines, where there may be several."""
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.faults = faults
+        self.reasons = reasons
         self.headers = headers
 
     def response(self) -> Response:
@@ -100,7 +115,13 @@ class Problem(Exception):
         }
         if self.faults:
             details["errors"] = [fault.model_dump() for fault in self.faults]
+        if self.reasons:
+            details["reasons"] = self.reasons
         return Response(to_json(details), self.kind.status, self.headers, MEDIA_TYPE)
+
+    def in_inference_protocol(self) -> Response:
+        """Return the answer as the Open Inference Protocol has errors."""
+        return Response(to_json({"error": self.detail}), self.kind.status, self.headers, "application/json")
 
 
 def at(pointer: str, error: InstanceError | LabelError) -> Problem:
@@ -111,10 +132,17 @@ def at(pointer: str, error: InstanceError | LabelError) -> Problem:
 
 def invalid_json(error: ValidationError, body: bytes) -> Problem:
     """Return the problem of a body that pydantic refused: 400 where it is no JSON, else 422 with pointers."""
+    if error.error_count() <= MOST_FAULTS and (first := error.errors(include_url=False)[0])["type"] == "json_invalid":
+        return Problem(MALFORMED, first["msg"])
+    return invalid(error, lambda: from_json(body))
+
+
+def invalid(error: ValidationError, value: Callable[[], Any]) -> Problem:
+    """Return the problem of a value that pydantic refused, with pointers into it."""
+    if error.error_count() > MOST_FAULTS:  # to list them would take seconds, and gigabytes
+        return Problem(INVALID, f"the body has {error.error_count()} faults")
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    if errors[0]["type"] == "json_invalid":
-        return Problem(MALFORMED, errors[0]["msg"])
-    faults = _faults(errors, from_json(body))
+    faults = _faults(errors, value())
     return Problem(INVALID, _told(faults[0]), faults=faults)
 
 
@@ -133,14 +161,17 @@ def of_append(refusal: AppendRefused) -> Problem:
 def install(app: FastAPI) -> None:
     """Have the app answer every error as problem+json."""
 
-    async def answer(_: Request, exc: Exception) -> Response:
-        return answer_to(exc)
+    async def answer(request: Request, exc: Exception) -> Response:
+        if isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            exc.headers = _allowed(app, request) or exc.headers
+        return answer_to(exc, request.scope["path"])
 
     handled = (
         Problem,
         AppendRefused,
         LogBusy,
         StoreUnavailable,
+        DataDirectoryError,
         Overloaded,
         NotReady,
         Withdrawn,
@@ -151,9 +182,16 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(error, answer)
 
 
-def answer_to(exc: BaseException) -> Response:
-    """Return the answer to what was raised, be it on purpose or not."""
-    return _problem_of(exc).response()
+def _allowed(app: FastAPI, request: Request) -> dict[str, str] | None:
+    """Return all methods of a path: routes that share one are several to Starlette, which names the first one's only."""
+    operations = app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", None))
+    return {"Allow": ", ".join(sorted(map(str.upper, operations)))} if operations else None
+
+
+def answer_to(exc: BaseException, path: str) -> Response:
+    """Return the answer to what was raised, be it on purpose or not. Below /v2 it has the form of that protocol."""
+    problem = _problem_of(exc)
+    return problem.in_inference_protocol() if f"{path}/".startswith("/v2/") else problem.response()
 
 
 def _problem_of(exc: BaseException) -> Problem:
@@ -167,6 +205,9 @@ def _problem_of(exc: BaseException) -> Problem:
         case StoreUnavailable():
             log.error("api.store_failed: %s", exc)
             return Problem(STORE_UNAVAILABLE, "nothing of this request was taken; try again", headers=RETRY_AFTER)
+        case DataDirectoryError():
+            log.error("api.store_damaged: %s", exc)
+            return Problem(STORE_UNAVAILABLE, "the data is damaged; the log of the service says what is to be done")
         case Overloaded():
             return Problem(OVERLOADED, str(exc), headers=RETRY_AFTER)
         case NotReady():
@@ -202,7 +243,7 @@ def _faults(errors: Sequence[ErrorDetails], body: Any) -> list[Fault]:
     """Return one fault per place; a union's branches, each with its own error, become one."""
     details: dict[str, dict[str, None]] = {}
     for error in errors:
-        details.setdefault(_pointer(_places(error, body)), {})[error["msg"]] = None
+        details.setdefault(_pointer(_places(error, body)), {})[error["msg"].removeprefix("Value error, ")] = None
     return [Fault(pointer=pointer, detail=", or: ".join(found)) for pointer, found in details.items()][:MAX_ERRORS]
 
 

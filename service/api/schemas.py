@@ -31,6 +31,13 @@ def _no_step(name: str) -> str:
     return name
 
 
+def _stripped(text: str) -> str:
+    """Strip a text once its length is known to be right: the document can't say that space does not count."""
+    if not text.strip():
+        raise ValueError("there is nothing but space in it")
+    return text.strip()
+
+
 MOST_LISTED = 1000  # classes in one answer
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -40,6 +47,10 @@ Time = Annotated[
     PlainSerializer(lambda at: datetime.fromtimestamp(at, UTC).isoformat(), return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
+
+
+VersionNumber = Annotated[int, Field(ge=0, lt=2**63)]
+MOST_FORGOTTEN = 10_000  # items, of one request
 
 
 class PredictRequest(BaseModel):
@@ -128,14 +139,14 @@ class FeedbackStatus(BaseModel):
     """What became of a feedback item."""
 
     seq: int
-    status: Literal["pending", "applied", "holdout", "quarantined", "forgotten"]
+    status: Literal["pending", "applied", "holdout", "quarantined", "skipped", "forgotten"]
     model_version: int | None = None
     reason: str | None = None
 
 
-# It stands in a path: no control characters, and no name that a client's URL library takes for a step up.
-ClassName = Annotated[LabelName, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_no_step)]
-Description = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
+# It stands in a path: no name that a client's URL library takes for a step up.
+ClassName = Annotated[LabelName, AfterValidator(_no_step)]
+Description = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(_stripped)]
 Descriptions = Annotated[list[Description], Field(max_length=20)]
 
 
@@ -207,16 +218,28 @@ class VersionSummary(BaseModel):
     created_at: Time
     first_seq: int
     last_seq: int
+    applied_seq: int
     metrics: dict[str, Any]
     sha256: str
     reason: str
+    superseded: Annotated[int | None, Field(description="The version that took the served line elsewhere.")]
+
+
+# A pair as a list: what FastAPI makes of a tuple is no schema of OpenAPI 3.1.
+Span = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class VersionDetails(VersionSummary):
     """A version with all that replay needs of it."""
 
+    updates: Annotated[int, Field(description="Updates since the initial weights: random choices are keyed by it.")]
+    backlog: Annotated[list[Span], Field(description="What a rollback has it learn again, first to last seq.")]
+    act: Annotated[int | None, Field(description="The sequence number of the admin's act that it carries out.")]
     steps: list[list[list[int]]]
+    weights: Annotated[dict[int, float], Field(description="The factors that the gate set on the weights of items.")]
+    held: Annotated[list[int], Field(description="What went to the holdout.")]
     quarantined: dict[int, str]
+    gate: Annotated[dict[str, Any] | None, Field(description="What the gate decided, and on what grounds.")]
     by_class: dict[str, Any] | None
     environment: dict[str, Any]
     stored: bool
@@ -226,6 +249,43 @@ class VersionPage(BaseModel):
     """Versions, newest first."""
 
     versions: list[VersionSummary]
+
+
+class RollbackRequest(BaseModel):
+    """The version to go back to. What came after it is skipped, or learned again with `reapply`."""
+
+    model_config = STRICT
+    to: VersionNumber
+    reapply: bool = False
+
+
+class ReleaseRequest(BaseModel):
+    """The version whose quarantined feedback is to be learned after all."""
+
+    model_config = STRICT
+    version: VersionNumber
+
+
+class ForgetRequest(BaseModel):
+    """The feedback to unlearn and erase: by sequence numbers, by keys, or all that a source has brought so far."""
+
+    model_config = STRICT
+    seqs: Annotated[list[Annotated[int, Field(gt=0, lt=2**63)]], Field(min_length=1, max_length=MOST_FORGOTTEN)] | None = None
+    keys: Annotated[list[Name], Field(min_length=1, max_length=MOST_FORGOTTEN)] | None = None
+    source: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(each is not None for each in (self.seqs, self.keys, self.source)) != 1:
+            raise ValueError("give seqs, keys or source")
+        return self
+
+
+class ActAccepted(BaseModel):
+    """An act as it stands in the log. `model_version` is there once the version that carries it out is served."""
+
+    seq: int
+    model_version: int | None = None
 
 
 class Compared(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,13 @@ from models.base import OnlineModel
 from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
-from service.api.problems import BACKLOG, RETRY_AFTER, Problem, at
+from service.access import AuditLog, Verifier
+from service.access.pace import Pace
+from service.api.newcomers import Newcomers
+from service.api.problems import BACKLOG, NOT_READY, RETRY_AFTER, Problem, at
 from service.api.timeouts import Timeouts, fits, timeout_label
 from service.checkpointing import Shaping, available
+from service.position import Position
 from service.serving.batcher import Batcher, Overloaded
 from service.serving.engine import Engine
 from service.serving.examiner import Examiner
@@ -43,8 +48,12 @@ class Service:
         feedback: FeedbackLog,
         journal: PredictionJournal,
         checkpoints: CheckpointStore,
+        verifier: Verifier | None,
+        audit: AuditLog,
+        leaving: threading.Event,
         on_ready: Callable[[], None],
     ) -> None:
+        """`leaving` is set once it is about to be stopped: all is served until then, but it is not ready any longer."""
         serving = settings.serving
         torch.set_num_threads(serving.threads)
         device = available("serving.device", serving.device)
@@ -53,6 +62,11 @@ class Service:
         self.feedback = feedback
         self.journal = journal
         self.checkpoints = checkpoints
+        self.verifier = verifier
+        self.audit = audit
+        self.leaving = leaving
+        self.newcomers = Newcomers(self.model.head.most_classes)
+        self.pace = Pace(settings.limits.feedback_rate, settings.limits.feedback_burst)
         self.served = Served()
         self.started_at = time.time()
         self.engine = Engine(self.model)
@@ -86,6 +100,12 @@ class Service:
             self.served.drain()
             await asyncio.to_thread(self._close, follower)
 
+    def serving(self) -> Serving:
+        """Return what is served. Raises Problem 503 before the first version is loaded."""
+        if self.served.now is None:
+            raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
+        return self.served.now
+
     async def prepare(self, instances: Sequence[Any], pointers: Sequence[str]) -> list[Any]:
         """Do the per-instance work, off the event loop where it is slow. Raises Problem 422 or Overloaded."""
         kind = self.model.input
@@ -110,7 +130,7 @@ class Service:
 
     def _lag(self) -> int:
         serving = self.served.now
-        return self.feedback.end() - (serving.version.last_seq if serving else 0)
+        return Position.of(serving.version).lag(self.feedback.end()) if serving else self.feedback.end()
 
     def _publish(self, serving: Serving) -> None:
         first = self.served.now is None

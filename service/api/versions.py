@@ -10,11 +10,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from service.api.bodies import JSON
 from service.api.documentation import problems
 from service.api.predict import answered
-from service.api.problems import CHECKPOINT_GONE, NOT_FOUND, NOT_READY, RETRY_AFTER, Problem
+from service.api.problems import CHECKPOINT_GONE, NOT_FOUND, Problem
+from service.api.routing import Guarded
 from service.api.schemas import MOST_LISTED, Comparison, ModelState, VersionDetails, VersionPage, VersionSummary
 from service.api.service import Service
+from service.position import Position
 from service.serving import comparison
 from service.serving.comparison import Window
+from service.serving.served import Serving
 from service.store import CorruptCheckpoint, Version
 
 MOST_VERSIONS = 500
@@ -25,33 +28,17 @@ Number = Annotated[int, Path(ge=0, lt=2**63)]
 
 def routes(service: Service) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(tags=["model"])
+    router = APIRouter(tags=["model"], route_class=Guarded)
 
     @router.get("/model", response_model=ModelState, responses={304: {"description": "Not modified"}, **problems(503)})
     def model(request: Request) -> Response:
         """Describe the model that is served. The ETag is its version."""
-        serving = service.served.now
-        if serving is None:
-            raise Problem(NOT_READY, "no version is loaded yet", headers=RETRY_AFTER)
-        version = serving.version
-        headers = {"ETag": f'"{version.version}"', "Model-Version": str(version.version)}
+        serving = service.serving()
+        number = serving.version.version
+        headers = {"ETag": f'"{number}"', "Model-Version": str(number)}
         if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
             return Response(status_code=304, headers=headers)
-        log_seq = max(service.feedback.end(), version.last_seq)
-        state = ModelState(
-            model_version=version.version,
-            labels=list(serving.labels[:MOST_LISTED]),
-            log_seq=log_seq,
-            applied_seq=version.last_seq,
-            lag=log_seq - version.last_seq,
-            input=service.model.input.kind,
-            task=service.model.head.task,
-            device=str(service.engine.device),
-            metrics=version.metrics,
-            by_class=version.by_class,
-            started_at=service.started_at,
-        )
-        return Response(state.model_dump_json(), headers=headers, media_type=JSON)
+        return Response(_state(service, serving).model_dump_json(), headers=headers, media_type=JSON)
 
     @router.get("/versions", response_model=VersionPage, responses=problems(422, 503))
     def versions(
@@ -67,10 +54,7 @@ def routes(service: Service) -> APIRouter:
     def version(version: Number, response: Response) -> VersionDetails:
         """Show a version with all that replay needs of it."""
         _name_version(service, response)
-        row = service.checkpoints.get(version)
-        if row is None:
-            raise Problem(NOT_FOUND, f"there is no version {version}")
-        return VersionDetails.model_validate(row)
+        return VersionDetails.model_validate(known_version(service, version))
 
     @router.get(
         "/versions/{before}/compare/{after}",
@@ -95,14 +79,37 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _stored(service: Service, version: int) -> Version:
-    """Return a version whose checkpoint is there. Raises Problem 404 or 410."""
+def _state(service: Service, serving: Serving) -> ModelState:
+    version, position = serving.version, Position.of(serving.version)
+    log_seq = max(service.feedback.end(), position.applied_seq)
+    return ModelState(
+        model_version=version.version,
+        labels=list(serving.labels[:MOST_LISTED]),
+        log_seq=log_seq,
+        applied_seq=position.applied_seq,
+        lag=position.lag(log_seq),
+        input=service.model.input.kind,
+        task=service.model.head.task,
+        device=str(service.engine.device),
+        metrics=version.metrics,
+        by_class=version.by_class,
+        started_at=service.started_at,
+    )
+
+
+def known_version(service: Service, version: int) -> Version:
+    """Return a version's row. Raises Problem 404."""
     row = service.checkpoints.get(version)
     if row is None:
         raise Problem(NOT_FOUND, f"there is no version {version}")
+    return row
+
+
+def _stored(service: Service, version: int) -> Version:
+    """Return a version whose checkpoint is there. Raises Problem 404 or 410."""
+    row = known_version(service, version)
     if not row.stored:
-        kept = service.settings.store.checkpoints
-        raise Problem(CHECKPOINT_GONE, f"version {version}: only the newest {kept} checkpoints and that of version 0 are kept")
+        raise Problem(CHECKPOINT_GONE, f"the checkpoint of version {version} is not kept any more: see `stored` in /versions")
     return row
 
 

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import Majority, follow, is_right, show
 from service.demo.running import Running
 from service.demo.sessions import visits
@@ -45,7 +45,7 @@ def config() -> str:
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
     stream = list(islice(visits(np.random.default_rng(0), ITEMS // 2), ITEMS))
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(
             client, stream, score=is_right, metric="accuracy", baselines=[Transitions(), Majority()], console=running.console
         )

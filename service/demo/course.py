@@ -11,11 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import httpx
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from service.client import Client, Feedback, NoClasses, Prediction
 from service.curves import draw_curves, sliding_mean
 
 Item = tuple[Any, Any]
@@ -76,7 +76,7 @@ class Course:
 
 
 def follow(
-    client: httpx.Client,
+    client: Client,
     stream: Sequence[Item],
     *,
     score: Score,
@@ -88,22 +88,21 @@ def follow(
     """Send a stream item by item. An item that can't be answered yet scores the `worst`."""
     course = Course(metric, {"everlearn": [], **{baseline.name: [] for baseline in baselines}})
     for instance, label in track(stream, "items", console=console):
-        prediction = _predicted(client, instance)
-        course.scores["everlearn"].append(worst if prediction is None else score(prediction, label))
+        prediction = predicted(client, instance)
+        course.scores["everlearn"].append(worst if prediction is None else score(prediction.answer, label))
         for baseline in baselines:
             answer = baseline.answer(instance)
             course.scores[baseline.name].append(worst if answer is None else score(answer, label))
             baseline.learn(instance, label)
         course.served_ms.append(teach(client, instance, label, prediction))
-    course.versions = client.get("/model").raise_for_status().json()["model_version"]
+    course.versions = client.model().model_version
     return course
 
 
-def ask(client: httpx.Client, instances: Sequence[str], name: str) -> dict[str, Any]:
+def ask(client: Client, instances: Sequence[str], name: str) -> dict[str, Any]:
     """Return what each answer says under a name, by its instance."""
-    answer = client.post("/predict", json={"instances": list(instances)}).raise_for_status()
-    predictions = answer.json()["predictions"]
-    return {instance: prediction[name] for instance, prediction in zip(instances, predictions, strict=True)}
+    predictions = client.predict(instances)
+    return {instance: prediction.answer[name] for instance, prediction in zip(instances, predictions, strict=True)}
 
 
 def is_right(answer: Mapping[str, Any], label: str) -> float:
@@ -157,18 +156,24 @@ def show(
     )
 
 
-def _predicted(client: httpx.Client, instance: Any) -> dict[str, Any] | None:
-    answer = client.post("/predict", json={"instances": [instance]})
-    if answer.status_code == httpx.codes.CONFLICT:  # nothing is known yet
+def predicted(client: Client, instance: Any) -> Prediction | None:
+    """Return the prediction for an instance, None before anything is known."""
+    try:
+        (prediction,) = client.predict([instance])
+    except NoClasses:
         return None
-    prediction: dict[str, Any] = answer.raise_for_status().json()["predictions"][0]
     return prediction
 
 
-def teach(client: httpx.Client, instance: Any, label: Any, prediction: Mapping[str, Any] | None) -> float:
+def teach(client: Client, instance: Any, label: Any, prediction: Prediction | None) -> float:
     """Send the label, and return the milliseconds until it was served."""
-    item = {"instance": instance} if prediction is None else {"prediction_id": prediction["id"]}
     began = time.perf_counter()
-    answer = client.post("/feedback", json={"feedback": [{**item, "label": label}]}, headers={"Prefer": "wait=30"})
-    answer.raise_for_status()
+    client.feedback([labelled(instance, label, prediction)], wait=30)
     return 1000 * (time.perf_counter() - began)
+
+
+def labelled(instance: Any, label: Any, prediction: Prediction | None) -> Feedback:
+    """Return the label of a prediction, or of the instance where there is none."""
+    if prediction is None:
+        return Feedback(label=label, instance=instance)
+    return Feedback(label=label, prediction_id=prediction.id)

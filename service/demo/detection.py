@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from models.boxes import as_boxes, right_ones
+from service.client import Client
 from service.demo.course import follow, show
 from service.demo.running import Running
 from service.demo.scenes import scenes
@@ -60,14 +60,13 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its pictures."""
     rng = np.random.default_rng(0)
     stream = [(encoded(picture), label) for picture, label in islice(scenes(rng, SIZE), ITEMS)]
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(client, stream, score=f1, metric="F1 of a scene", baselines=[Blobs()], console=running.console)
-        window = client.get("/model").raise_for_status().json()["metrics"]["window"]
+        window = client.model().metrics["window"]
         title, drawn = "shapes in scenes", plot.with_stem(f"{plot.stem}-scenes")
         show(course, title=title, over=100, report=report, plot=plot, console=running.console, more={"window": window})
         fresh = [picture for picture, _ in islice(scenes(rng, SIZE), SHOWN)]
-        found = client.post("/predict", json={"instances": [encoded(each) for each in fresh]}).raise_for_status().json()
-        _sheet(fresh, found["predictions"]).save(drawn)
+        _sheet(fresh, [found.answer for found in client.predict(fresh)]).save(drawn)
         running.console.print(f"mAP at an overlap of 0.5, last {window['items']}: {window['map_50']:.3f}; scenes in {drawn}")
         if not once:
             running.serve_on([f"curl -s {running.url}/predict -H 'Content-Type: image/png' --data-binary @scene.png"])

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from service.client import Client
 from service.curves import draw_curves, sliding_mean
+from service.demo.course import labelled, predicted
 from service.demo.running import DemoFailed, Running
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 from service.templates import render
@@ -75,7 +76,7 @@ def _send(url: str, digits: Sequence[Digit], console: Console) -> Stream:
     stream = Stream()
     started = time.perf_counter()
     recent: deque[float] = deque([started], maxlen=200)
-    with httpx.Client(base_url=url, timeout=60) as client, _progress(console) as progress:
+    with Client(url) as client, _progress(console) as progress:
         bar = progress.add_task("digits", total=len(digits), accuracy=0.0, version=0, lag=0, rate=0.0)
         for number, (instance, label) in enumerate(digits):
             _send_one(client, stream, instance, str(label))
@@ -88,24 +89,17 @@ def _send(url: str, digits: Sequence[Digit], console: Console) -> Stream:
     return stream
 
 
-def _send_one(client: httpx.Client, stream: Stream, instance: list[float], label: str) -> None:
+def _send_one(client: Client, stream: Stream, instance: list[float], label: str) -> None:
     began = time.perf_counter()
-    answer = client.post("/predict", json={"instances": [instance]})
+    prediction = predicted(client, instance)
     stream.predict_ms.append(1000 * (time.perf_counter() - began))
-    if answer.status_code == httpx.codes.CONFLICT:  # before the first label no class is known: a wrong answer
-        item: dict[str, Any] = {"instance": instance, "label": label}
-        stream.correct.append(False)
-        stream.versions.append(0)
-    else:
-        predicted = answer.raise_for_status().json()
-        prediction = predicted["predictions"][0]
-        item = {"prediction_id": prediction["id"], "label": label}
-        stream.correct.append(prediction["label"] == label)
-        stream.versions.append(predicted["model_version"])
+    # Before the first label no class is known: a wrong answer.
+    stream.correct.append(prediction is not None and prediction.answer["label"] == label)
+    stream.versions.append(0 if prediction is None else prediction.model_version)
     began = time.perf_counter()
-    answer = client.post("/feedback", json={"feedback": [item]}, headers={"Prefer": "wait=30"})
-    stream.seqs.append(answer.raise_for_status().json()["accepted"][0]["seq"])
-    if answer.status_code == httpx.codes.OK:
+    taken = client.feedback([labelled(instance, label, prediction)], wait=30)
+    stream.seqs += taken.seqs
+    if taken.model_version is not None:
         stream.feedback_to_served_ms.append(1000 * (time.perf_counter() - began))
 
 
@@ -119,9 +113,9 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, bar: TaskID, client: httpx.Client, stream: Stream, rate: float) -> None:
-    model = client.get("/model").raise_for_status().json()
-    progress.update(bar, accuracy=float(np.mean(stream.correct)), version=model["model_version"], lag=model["lag"], rate=rate)
+def _show(progress: Progress, bar: TaskID, client: Client, stream: Stream, rate: float) -> None:
+    model = client.model()
+    progress.update(bar, accuracy=float(np.mean(stream.correct)), version=model.model_version, lag=model.lag, rate=rate)
 
 
 def _figures(stream: Stream, data: Path) -> dict[str, Any]:

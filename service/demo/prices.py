@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import Item, follow, show
 from service.demo.running import Running
 from service.templates import render
@@ -70,7 +70,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             inside.append(answer["low"] <= price <= answer["high"])
         return float(abs(answer["value"] - price))
 
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(
             client, stream, score=error, metric="absolute error", baselines=[Mean()], worst=worst, console=running.console
         )

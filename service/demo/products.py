@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.progress import track
 
+from service.client import Client
 from service.demo.course import Course, show, teach
 from service.demo.running import Running
 from service.demo.shop import KINDS, Choice, Product, Shop
@@ -32,20 +32,20 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     shop = Shop(np.random.default_rng(0))
     course = Course("NDCG@10", {"everlearn": [], "most popular": []})
     bought: Counter[str] = Counter()
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         for events in track(list(shop.days(DAYS)), "days", console=running.console):
             for event in events:
                 if isinstance(event, Product):
-                    client.post("/classes", json={"name": event.name, "description": event.description}).raise_for_status()
+                    client.describe(event.name, event.description)
                 else:
                     popular = [name for name, _ in bought.most_common(TOP)]
                     course.scores["most popular"].append(gain({"items": popular}, event.item))
                     _chosen(client, event, course)
                     bought[event.item] += 1
-        state = client.get("/model").raise_for_status().json()
-        course.versions = state["model_version"]
+        model = client.model()
+        course.versions = model.model_version
         found = [_fans_of_a_new(kind, client, shop) for kind in KINDS]
-        more = {"window": state["metrics"]["window"], "new_in_top_10": round(float(np.mean(found)), 4)}
+        more = {"window": model.metrics["window"], "new_in_top_10": round(float(np.mean(found)), 4)}
         show(course, title="a shop", over=500, report=report, plot=plot, console=running.console, more=more)
         running.console.print(
             f"a product that nobody bought, described just now, is in the top {TOP} of {100 * np.mean(found):.0f} %"
@@ -63,18 +63,15 @@ def gain(answer: Mapping[str, Any], item: str) -> float:
     return 1 / math.log2(items.index(item) + 2) if item in items else 0.0
 
 
-def _chosen(client: httpx.Client, choice: Choice, course: Course) -> None:
-    answer = client.post("/predict", json={"instances": [{"user": choice.user}], "top_k": TOP}).raise_for_status()
-    prediction = answer.json()["predictions"][0]
-    course.scores["everlearn"].append(gain(prediction, choice.item))
+def _chosen(client: Client, choice: Choice, course: Course) -> None:
+    (prediction,) = client.predict([{"user": choice.user}], top_k=TOP)
+    course.scores["everlearn"].append(gain(prediction.answer, choice.item))
     course.served_ms.append(teach(client, {"user": choice.user}, choice.item, prediction))
 
 
-def _fans_of_a_new(kind: str, client: httpx.Client, shop: Shop) -> float:
+def _fans_of_a_new(kind: str, client: Client, shop: Shop) -> float:
     """Describe one more product of a kind; return the share of those who like the kind that it is recommended to."""
     name = f"new {kind}"
-    described = {"name": name, "description": f"a new {kind}"}
-    client.post("/classes", json=described, headers={"Prefer": "wait=10"}).raise_for_status()
+    client.describe(name, f"a new {kind}")
     fans = [{"user": f"u{user}"} for user in range(len(shop.tastes)) if kind in shop.liked(user)]
-    answer = client.post("/predict", json={"instances": fans, "top_k": TOP}).raise_for_status()
-    return float(np.mean([name in prediction["items"] for prediction in answer.json()["predictions"]]))
+    return float(np.mean([name in prediction.answer["items"] for prediction in client.predict(fans, top_k=TOP)]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from PIL import Image
 
+from service.client import Client, Feedback
 from service.demo.backbones import encoder
 from service.demo.course import Item, follow, show
 from service.demo.faces import Face, face, photo
@@ -64,13 +64,13 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     first = [(encoded(photo(who, rng, SIZE)), who.name) for who in people]
     test = [(encoded(photo(who, rng, SIZE)), who.name) for who in people]
     nearest = Nearest()
-    with running, httpx.Client(base_url=running.url, timeout=120) as client:
+    with running, Client(running.url) as client:
         with running.console.status(f"one photo of each of {PEOPLE} people"):
             for instance, name in first:
                 nearest.learn(instance, name)
             _teach(client, first)
             one_photo = {
-                "everlearn": _accuracy(test, [answer for part in _parts(test) for answer in _predict(client, part)]),
+                "everlearn": _accuracy(test, [each.answer for each in client.predict((photo for photo, _ in test), top_k=1)]),
                 nearest.name: _accuracy(test, [nearest.answer(instance) for instance, _ in test]),
             }
 
@@ -79,7 +79,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
 
         stream = list(_stream(people, rng))
         course = follow(client, stream, score=is_right, metric="accuracy", baselines=[nearest], console=running.console)
-        more = {"one_photo_each": one_photo, "window": client.get("/model").json()["metrics"]["window"]}
+        more = {"one_photo_each": one_photo, "window": client.model().metrics["window"]}
         title = "who is it, or nobody that is known?"
         show(course, title=title, over=60, report=report, plot=plot, console=running.console, more=more)
         told = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in one_photo.items())
@@ -106,23 +106,12 @@ def _stream(people: list[Face], rng: np.random.Generator) -> Iterator[Item]:
         yield encoded(photo(who, rng, SIZE)), who.name
 
 
-def _parts(items: list[Item]) -> Iterator[list[Item]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+def _teach(client: Client, items: list[Item]) -> None:
+    for start in range(0, len(items), BATCH):
+        client.feedback((Feedback(label=name, instance=photo) for photo, name in items[start : start + BATCH]), wait=30)
 
 
-def _teach(client: httpx.Client, items: list[Item]) -> None:
-    for part in _parts(items):
-        feedback = [{"instance": instance, "label": name} for instance, name in part]
-        client.post("/feedback", json={"feedback": feedback}, headers={"Prefer": "wait=30"}).raise_for_status()
-
-
-def _predict(client: httpx.Client, items: list[Item]) -> list[dict[str, Any]]:
-    answer = client.post("/predict", json={"instances": [instance for instance, _ in items], "top_k": 1})
-    answers: list[dict[str, Any]] = answer.raise_for_status().json()["predictions"]
-    return answers
-
-
-def _accuracy(items: list[Item], answers: list[dict[str, Any]]) -> float:
+def _accuracy(items: list[Item], answers: Sequence[Mapping[str, Any]]) -> float:
     return float(np.mean([answer["label"] == name for answer, (_, name) in zip(answers, items, strict=True)]))
 
 

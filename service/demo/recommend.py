@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import follow, show
 from service.demo.running import Running
 from service.demo.shop import Shop
@@ -50,10 +50,9 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     shop = Shop(np.random.default_rng(0))
     shown = shop.shown(ITEMS)
     stream = [({"user": each.user, "item": each.item, "context": each.context}, each.clicked) for each in shown]
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         for product in shop.products:
-            described = {"name": product.name, "description": product.description}
-            client.post("/classes", json=described).raise_for_status()
+            client.describe(product.name, product.description)
         metric = "log probability of what happened"
         course = follow(
             client,
@@ -64,7 +63,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             worst=np.log(0.5),
             console=running.console,
         )
-        auc = client.get("/model").raise_for_status().json()["metrics"]["window"]["auc"]
+        auc = client.model().metrics["window"]["auc"]
         more = {"auc": auc}
         show(course, title="who clicks on what", over=500, report=report, plot=plot, console=running.console, more=more)
         running.console.print(f"area under the ROC curve over the last 1,000: {auc:.3f}", markup=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import Majority, ask, follow, is_right, show
 from service.demo.reviews import reviews
 from service.demo.running import Running
@@ -25,7 +25,7 @@ def config() -> str:
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
     stream = list(islice(reviews(np.random.default_rng(0)), ITEMS))
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(
             client,
             stream,

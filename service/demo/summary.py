@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 
+from service.client import Client
 from service.demo.complaints import letters
 from service.demo.course import ask, follow, show
 from service.demo.running import Running
@@ -41,10 +41,10 @@ def config() -> str:
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
     stream = list(islice(letters(np.random.default_rng(0)), ITEMS))
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(client, stream, score=similarity, metric="chrF", baselines=[Lead()], console=running.console)
         answers = ask(client, ASKED, "text")
-        metrics = client.get("/model").raise_for_status().json()["metrics"]
+        metrics = client.model().metrics
         more = {"answers": answers, "exact_match": {"all": metrics["exact"], "recent": metrics["window"]["exact"]}}
         show(course, title="letters, a line of each", over=100, report=report, plot=plot, console=running.console, more=more)
         running.console.print("\n".join(f"  {text}\n  -> {answer}" for text, answer in answers.items()), markup=False)

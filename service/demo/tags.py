@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import ask, follow, show
 from service.demo.running import Running
 from service.demo.tickets import tickets
@@ -50,7 +50,7 @@ def config() -> str:
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
     stream = list(islice(tickets(np.random.default_rng(0)), ITEMS))
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(client, stream, score=f1, metric="F1", baselines=[FrequentTags()], console=running.console)
         answers = ask(client, ASKED, "labels")
         title = "messages with several tags"

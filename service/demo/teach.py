@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 from rich.progress import track
 
+from service.client import Client
 from service.curves import draw_curves
 from service.demo.backbones import encoder
 from service.demo.pictures import LOOKS, Look, Rng, draw
@@ -34,7 +34,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     rng = np.random.default_rng(0)
     order = rng.permutation(len(LOOKS))
     known, new = [LOOKS[i] for i in order[:KNOWN]], [LOOKS[i] for i in order[KNOWN : KNOWN + NEW]]
-    with running, httpx.Client(base_url=running.url, timeout=120) as client:
+    with running, Client(running.url) as client:
         _prepare(client, known, rng, running)
         lessons = [_lesson(client, look, rng, running) for look in new]
         means = np.mean([right for right, _ in lessons], axis=0).round(3).tolist()
@@ -70,7 +70,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             running.serve_on([f"curl -s {running.url}/classes --json '{said}'", f"curl -s {running.url}/classes"])
 
 
-def _prepare(client: httpx.Client, known: list[Look], rng: Rng, running: Running) -> None:
+def _prepare(client: Client, known: list[Look], rng: Rng, running: Running) -> None:
     """Describe the classes that it is to know, and send photos of each."""
     for look in known:
         _describe(client, look)
@@ -80,7 +80,7 @@ def _prepare(client: httpx.Client, known: list[Look], rng: Rng, running: Running
         teach(client, shuffled[start : start + KNOWN // 6])
 
 
-def _lesson(client: httpx.Client, look: Look, rng: Rng, running: Running) -> tuple[list[float], float]:
+def _lesson(client: Client, look: Look, rng: Rng, running: Running) -> tuple[list[float], float]:
     """Teach a class; return the accuracy on it after the sentence and after each photo, and the seconds that took."""
     test = [(look, draw(look, rng, SIZE)) for _ in range(CHECKED)]
     started = time.perf_counter()
@@ -96,5 +96,5 @@ def _lesson(client: httpx.Client, look: Look, rng: Rng, running: Running) -> tup
     return right, taken
 
 
-def _describe(client: httpx.Client, look: Look) -> None:
-    client.post("/classes", json={"name": look.name, "description": look.description}).raise_for_status()
+def _describe(client: Client, look: Look) -> None:
+    client.describe(look.name, look.description)

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.progress import track
 
+from service.client import Client
 from service.curves import draw_curves, sliding_mean
 from service.demo.backbones import encoder
+from service.demo.course import predicted
 from service.demo.pictures import LOOKS, Look, draw
 from service.demo.running import Running
-from service.demo.zeroshot import encoded, teach
+from service.demo.zeroshot import teach
 from service.templates import render
 
 SIZE = 96  # pixels
@@ -69,10 +70,10 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
 def _send(running: Running, stream: Pictures, name: str) -> list[bool]:
     """Predict each picture, then send its label; return which were answered right."""
     right = []
-    with httpx.Client(base_url=running.url, timeout=120) as client:
+    with Client(running.url) as client:
         for look, picture in track(stream, name, console=running.console):
-            answer = client.post("/predict", json={"instances": [encoded(picture)], "top_k": 1})
-            right.append(answer.is_success and answer.json()["predictions"][0]["label"] == look.name)
+            prediction = predicted(client, picture)
+            right.append(prediction is not None and prediction.answer["label"] == look.name)
             teach(client, [(look, picture)])
     return right
 

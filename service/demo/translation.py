@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from service.client import Client
 from service.demo.course import ask, follow, show
 from service.demo.dates import dates
 from service.demo.running import Running
@@ -40,7 +40,7 @@ def config() -> str:
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
     stream = list(islice(dates(np.random.default_rng(0)), ITEMS))
-    with running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with running, Client(running.url) as client:
         course = follow(client, stream, score=is_same, metric="exact match", baselines=[Copy()], console=running.console)
         answers = ask(client, ASKED, "text")
         title = "dates in five formats, written in one"

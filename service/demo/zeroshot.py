@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from rich.progress import Progress
 
+from service.client import Client, Feedback
 from service.curves import draw_curves
 from service.demo.pictures import LOOKS, Look, draw
 from service.demo.running import Running
@@ -34,7 +34,7 @@ def config() -> str:
 
 def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
     """Run the demo and write its report and its picture."""
-    with running, httpx.Client(base_url=running.url, timeout=120) as client:
+    with running, Client(running.url) as client:
         course = list(checks(client, np.random.default_rng(0), labels=LABELS, running=running))
         figures = {"labels": LABELS, "described_only": HELD_BACK, **course[-1]}
         report.write_text(json.dumps({**figures, "course": course}, indent=2) + "\n")
@@ -63,7 +63,7 @@ def run(running: Running, *, once: bool, report: Path, plot: Path) -> None:
             running.serve_on([f"curl -s {running.url}/classes --json '{new}'", f"curl -s {running.url}/classes"])
 
 
-def checks(client: httpx.Client, rng: np.random.Generator, *, labels: int, running: Running) -> Iterator[dict[str, Any]]:
+def checks(client: Client, rng: np.random.Generator, *, labels: int, running: Running) -> Iterator[dict[str, Any]]:
     """Describe all classes, send labels for most, and yield how well both kinds are answered now and then."""
     order = rng.permutation(len(LOOKS))
     held_back, labelled = [LOOKS[i] for i in order[:HELD_BACK]], [LOOKS[i] for i in order[HELD_BACK:]]
@@ -71,8 +71,7 @@ def checks(client: httpx.Client, rng: np.random.Generator, *, labels: int, runni
     with Progress(console=running.console) as progress:
         bar = progress.add_task("describing", total=len(LOOKS))
         for look in LOOKS:
-            described = {"name": look.name, "description": look.description}
-            client.post("/classes", json=described, headers={"Prefer": "wait=0"}).raise_for_status()
+            client.describe(look.name, look.description, wait=0)
             progress.advance(bar)
         progress.update(bar, description="labels", completed=0, total=labels)
         for sent in range(BATCH, labels + 1, BATCH):
@@ -83,22 +82,15 @@ def checks(client: httpx.Client, rng: np.random.Generator, *, labels: int, runni
                 yield {"labels": sent, **_check(client, test, held_back)}
 
 
-def teach(client: httpx.Client, pictures: Pictures) -> None:
+def teach(client: Client, pictures: Pictures) -> None:
     """Send labelled pictures, and wait until they are served."""
-    feedback = [{"instance": encoded(picture), "label": look.name} for look, picture in pictures]
-    answer = client.post("/feedback", json={"feedback": feedback}, headers={"Prefer": "wait=30"})
-    answer.raise_for_status()
+    client.feedback((Feedback(label=look.name, instance=picture) for look, picture in pictures), wait=30)
 
 
-def names_of(client: httpx.Client, pictures: Pictures) -> list[bool]:
+def names_of(client: Client, pictures: Pictures) -> list[bool]:
     """Return for each picture whether it is answered right."""
-    right = []
-    for start in range(0, len(pictures), BATCH):
-        part = pictures[start : start + BATCH]
-        body = {"instances": [encoded(picture) for _, picture in part], "top_k": 1}
-        answers = client.post("/predict", json=body).raise_for_status().json()["predictions"]
-        right += [answer["label"] == look.name for answer, (look, _) in zip(answers, part, strict=True)]
-    return right
+    predictions = client.predict((picture for _, picture in pictures), top_k=1)
+    return [each.answer["label"] == look.name for each, (look, _) in zip(predictions, pictures, strict=True)]
 
 
 def encoded(picture: bytes) -> dict[str, str]:
@@ -106,7 +98,7 @@ def encoded(picture: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(picture).decode()}
 
 
-def _check(client: httpx.Client, test: Pictures, held_back: Sequence[Look]) -> dict[str, float]:
+def _check(client: Client, test: Pictures, held_back: Sequence[Look]) -> dict[str, float]:
     right = np.array(names_of(client, test))
     unseen = np.array([look in held_back for look, _ in test])
     on_seen, on_unseen = float(right[~unseen].mean()), float(right[unseen].mean())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,9 @@ from models.base import OnlineModel
 from models.errors import InstanceError, LabelError
 from models.inputs import Record, Vector
 from service.learning.update import Item
+from service.tables import MISSING, TRUTH, Row, StreamError, number, rows_of, typed
 
 MOST_CLASSES = 50  # whole numbers with more distinct values than this are numbers to predict, not classes
-TRUTH = {"true": True, "false": False}
-MISSING = ("", "?", "na", "nan", "null")  # a missing number, as statistics programs write it
-
-Row = dict[str, str]
-
-
-class StreamError(Exception):
-    """The file can't be evaluated; the message names the line or the column."""
 
 
 class Reader:
@@ -53,7 +45,7 @@ class Reader:
 
     def _label(self, line: int, text: str, column: str) -> Any:
         try:
-            wanted = text if self._head.task == "classification" else _number(text)
+            wanted = text if self._head.task == "classification" else number(text)
             return self._head.parse_label(self._labels.validate_python(wanted))
         except ValidationError as exc:
             raise StreamError(f"line {line}: column {column!r}: {exc.errors()[0]['msg']}") from exc
@@ -62,22 +54,15 @@ class Reader:
 
     def _instance(self, values: Mapping[str, str]) -> Any:
         if isinstance(self._input, Vector):
-            return [_number(value) for value in values.values()]
+            return [number(value) for value in values.values()]
         return {name: self._cell(name, value) for name, value in values.items()}
 
     def _cell(self, name: str, value: str) -> float | bool | str | None:
         assert isinstance(self._input, Record)
         try:
-            return _typed(value, self._input.fields.get(name, "string"))
+            return typed(value, self._input.fields.get(name, "string"))
         except ValueError as exc:
             raise ValueError(f"column {name!r}: {exc}") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
 
 
 def _explain(error: ValidationError, columns: Sequence[str]) -> str:
@@ -87,19 +72,6 @@ def _explain(error: ValidationError, columns: Sequence[str]) -> str:
         return first["msg"]
     place = first["loc"][0]
     return f"column {columns[place] if isinstance(place, int) else place!r}: {first['msg']}"
-
-
-def _typed(value: str, kind: str) -> float | bool | str | None:
-    """Return a cell as a record has it; an empty cell is a missing value, as are MISSING among numbers."""
-    if not value:
-        return None
-    if kind == "number":
-        return None if value.lower() in MISSING else _number(value)
-    if kind == "boolean":
-        if value.lower() not in TRUTH:
-            raise ValueError(f"{value!r} is neither true nor false")
-        return TRUTH[value.lower()]
-    return value
 
 
 class Column:
@@ -151,23 +123,6 @@ def survey(stream: Path, label: str) -> tuple[dict[str, Column], int]:
     if not rows:
         raise StreamError(f"{stream} has no rows")
     return columns, rows
-
-
-def rows_of(stream: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line, row). Raises StreamError for a row that does not fit the header."""
-    with open(stream, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            header = next(reader, None)
-            if not header or len(set(header)) != len(header):
-                raise StreamError(f"{stream}: the first line must name every column, each once")
-            for cells in reader:
-                if cells and len(cells) != len(header):
-                    raise StreamError(f"line {reader.line_num}: {len(cells)} cells, and the header names {len(header)}")
-                if cells:
-                    yield reader.line_num, dict(zip(header, map(str.strip, cells), strict=True))
-        except (csv.Error, UnicodeDecodeError) as exc:
-            raise StreamError(f"{stream} near line {reader.line_num + 1}: {exc}") from exc
 
 
 def specification_of(columns: Mapping[str, Column], label: str) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from service.checkpointing import available, first_state, shaping_of
 from service.curves import draw_curves, sliding_mean
 from service.evaluate.courses import Course, OwnCourse, PeerCourse
 from service.evaluate.peers import PEERS
-from service.evaluate.rows import Reader, StreamError, describe, rows_of, specification_of, survey
-from service.learner import use_deterministic_torch
+from service.evaluate.rows import Reader, describe, specification_of, survey
+from service.learning.arithmetic import use_deterministic_torch
 from service.learning.evaluation import rounded
-from service.learning.gate import UpdateRefused
+from service.learning.limits import UpdateRefused
 from service.learning.update import Item
 from service.settings import Settings, load_settings
+from service.tables import StreamError, rows_of
 
 WINDOW = 1000  # items in the report's `value_last_1000`
 SHOWN_EVERY = 50  # items between two looks at the metrics while it runs
@@ -81,7 +82,7 @@ def figures(own: OwnCourse, peers: Sequence[Course]) -> dict[str, Any]:
         f"metrics_last_{WINDOW}": _known(own.metrics(WINDOW)),
         "experts": metrics.get("experts", {}),
         "drifts": own.drifts,
-        "versions": own.state.version,
+        "versions": own.state.updates,
         "peers": {peer.name: _summary(peer) for peer in peers},
     }
 
@@ -138,7 +139,7 @@ def _print_tables(own: OwnCourse, peers: Sequence[Course], console: Console) -> 
     experts = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics.get("experts", {}).items())
     drifts = ", ".join(map(str, own.drifts)) or "none"
     console.print(f"experts at the end: {experts or 'one'}")
-    console.print(f"drift after item: {drifts}\nversions: {own.state.version}", soft_wrap=True)
+    console.print(f"drift after item: {drifts}\nversions: {own.state.updates}", soft_wrap=True)
     if peers:
         console.print(_beside(own, peers))
 
@@ -161,7 +162,7 @@ def _draw(path: Path, title: str, own: OwnCourse, peers: Sequence[Course]) -> No
         path,
         {course.name: sliding_mean(course.scores, window) for course in (own, *peers)},
         {at: f"drift {number}" for number, at in enumerate(own.drifts, start=1)},
-        title=f"{title}: {len(own.scores)} items, {own.state.version} versions",
+        title=f"{title}: {len(own.scores)} items, {own.state.updates} versions",
         x="items, each predicted before it was learned from",
         y=own.state.model.head.metric,
         legend=f"over the last {window}",

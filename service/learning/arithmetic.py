@@ -23,3 +23,9 @@ def subnormals_as_zero() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(already)
+
+
+def use_deterministic_torch(threads: int) -> None:
+    """Make torch compute the same bits again: fixed threads, deterministic kernels (a warning where there are none)."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)

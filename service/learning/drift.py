@@ -93,10 +93,10 @@ class DriftResponse:
         self._detector = None if settings.drift == "none" else DriftDetector(settings.drift)
         self._seen = 0
         self._grew_at = -self.new_class_items
-        self._last = (0, 0, 0)  # seq, version and items of the last drift; the first item is one too
+        self._last = (0, 0, 0)  # seq, update and items of the last drift; the first item is one too
         self.events = 0
 
-    def watch(self, losses: Tensor, last_seq: int, version: int, *, grew: bool) -> bool:
+    def watch(self, losses: Tensor, last_seq: int, update: int, *, grew: bool) -> bool:
         """Take in the losses of judged items, [batch]; return whether there is drift to respond to."""
         self._seen += len(losses)
         if grew:
@@ -106,7 +106,7 @@ class DriftResponse:
         if self._seen - self._grew_at < self.new_class_items:
             return False
         self.events += 1
-        self._last = (last_seq, version, self._seen)
+        self._last = (last_seq, update, self._seen)
         return True
 
     @property
@@ -115,9 +115,8 @@ class DriftResponse:
         return self._seen - self._last[2]
 
     def describe(self) -> dict[str, Any]:
-        """Return how often there was drift, and the sequence number and version at which it was found last."""
-        seq, version, _ = self._last
-        return {"events": self.events, "seq": seq, "version": version} if self.events else {"events": 0}
+        """Return how often there was drift, and the sequence number at which it was found last."""
+        return {"events": self.events, "seq": self._last[0]} if self.events else {"events": 0}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""

@@ -46,6 +46,10 @@ class Prequential:
         if len(classes):
             self._record_classes(values[self._columns.index(metric)], np.asarray(classes))
 
+    def counted(self, index: int) -> int:
+        """Return how many items of a class there were."""
+        return int(self._classes[index, 1]) if 0 <= index < len(self._classes) else 0
+
     def _record_classes(self, values: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> None:
         missing = int(classes.max()) + 1 - len(self._classes)
         if missing > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ from service.learning.arithmetic import subnormals_as_zero
 from service.learning.averaging import WeightAverage
 from service.learning.drift import DriftResponse
 from service.learning.evaluation import Prequential
-from service.learning.gate import check_finite
+from service.learning.factors import NO_FACTORS, Factors
+from service.learning.limits import check_finite
 from service.learning.optimizers import NamedOptimizer
 from service.learning.randomness import Purpose, choices_for, torch_randomness_for
 from service.learning.rehearsal import MEMORIES
@@ -73,13 +74,15 @@ class LearningState:
         self.rehearsal = MEMORIES[settings.rehearsal](settings.memory, settings.recent_age)
         self.prequential = Prequential(settings.window, settings.fading)
         self.drift = DriftResponse(settings)
-        self.version = 0
+        self.factors = Factors()
+        self.updates = 0
+        """How many there were since the initial weights: random choices are keyed by it."""
         self.features: dict[int, Tensor] = {}
-        """What a frozen encoder said of items, by sequence number: worked out when they are new, then only looked up."""
+        """What a frozen encoder says of items, by sequence number: worked out when they are new, then only looked up."""
 
     def plan(self, seqs: Sequence[int]) -> list[Step]:
         """Cut new items into optimizer steps and pick what each rehearses."""
-        choices = choices_for(self.settings.seed, self.version + 1, Purpose.REHEARSE)
+        choices = choices_for(self.settings.seed, self.updates + 1, Purpose.REHEARSE)
         steps = []
         for new in self._cut(seqs):
             # In the warm-up a step is a whole one, however few new items there are.
@@ -92,8 +95,10 @@ class LearningState:
         """How many new items one step takes now."""
         return 1 if self._warms_up else self.settings.step_items
 
-    def update(self, steps: Sequence[Step], items: Mapping[int, Item]) -> Scores:
+    def update(self, steps: Sequence[Step], items: Mapping[int, Item], factors: Mapping[int, float] = NO_FACTORS) -> Scores:
         """Make the next version in place; return the scores of the new items, judged before they were learned from.
+
+        `factors` are the gate's, on the weights of new items; they stay with an item when it is rehearsed.
 
         Raises LabelError for a label that the head can't admit, UpdateRefused by the gate, or whatever the model
         raises; the state is then torn and must be loaded again.
@@ -101,36 +106,34 @@ class LearningState:
         seqs = [seq for step in steps for seq in step.new]
         scores: Scores = {}
         self._forget_features()
+        self.factors.take(factors, self.rehearsal)
         if seqs:
-            with torch_randomness_for(self.settings.seed, self.version + 1), subnormals_as_zero():
+            with torch_randomness_for(self.settings.seed, self.updates + 1), subnormals_as_zero():
                 scores = self._learn(steps, items, seqs)
             check_finite(self.model)
-        self.version += 1
+        self.updates += 1
         return scores
 
     def declare(self, declarations: Sequence[Declaration]) -> None:
         """Make the next version in place: one that knows these classes. Raises LabelError; the state is then torn."""
-        with torch_randomness_for(self.settings.seed, self.version + 1):
+        with torch_randomness_for(self.settings.seed, self.updates + 1):
             for declaration in declarations:
                 self.model.declare(declaration.name, declaration.descriptions)
         self._follow()
-        self.version += 1
+        self.updates += 1
 
     def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> Scores:
         new = [items[seq] for seq in seqs]
         labels = [item.label for item in new]
         head = self.model.head
-        batch = self.model.collate([item.prepared for item in new])
         known = len(head.labels)
         with torch.no_grad():
-            features = self.model.encoder(batch)
-            self._hold(seqs, features)
+            features = self._met(seqs, new)
             outputs = head(features) if head.ready else None
             scores = head.scores(outputs, labels)
             head.admit(labels)
             targets = head.targets(labels)
-            head.observe(features, outputs, labels, self._weights(new))
-            self.model.encoder.observe(batch)
+            head.observe(features, outputs, labels, self._weights(seqs, new))
         self._follow()
         with self.average.training():
             for step in steps:
@@ -139,8 +142,10 @@ class LearningState:
         classes = head.strata(labels)
         served = {**_as_served(head, scores, new), "target": targets}
         self.prequential.record(served, head.metric, classes)
-        choices = choices_for(self.settings.seed, self.version + 1, Purpose.REMEMBER)
-        if self.drift.watch(head.losses(scores), seqs[-1], self.version + 1, grew=len(head.labels) > known):
+        choices = choices_for(self.settings.seed, self.updates + 1, Purpose.REMEMBER)
+        believed = torch.tensor([not self.factors.doubts(seq) for seq in seqs])
+        losses = head.losses(scores).cpu()[believed]
+        if self.drift.watch(losses, seqs[-1], self.updates + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
         self.rehearsal.remember(seqs, classes or [0] * len(seqs), choices)
         self.rehearsal.forget({item.replaces for item in new if item.replaces is not None})
@@ -157,7 +162,7 @@ class LearningState:
             return
         seqs = (*step.new, *step.rehearsed)
         taken = [items[seq] for seq in seqs]
-        weights = self._weights(taken)
+        weights = self._weights(seqs, taken)
         fresh = torch.arange(len(taken), device=self.model.device) < len(step.new)  # [batch]
         losses = self.model.head.loss(self._encoded(seqs, taken), [item.label for item in taken], fresh)  # [batch]
         # A step on fewer new items is shorter in proportion (the linear scaling rule, Goyal et al. 2017).
@@ -165,30 +170,47 @@ class LearningState:
         self.optimizer.step((losses * weights).sum() / len(taken), scale)
         self.average.take(scale)
 
-    def _weights(self, items: Sequence[Item]) -> Tensor:
+    def _weights(self, seqs: Sequence[int], items: Sequence[Item]) -> Tensor:
         """Return the weights of items, [items]."""
-        return torch.tensor([item.weight for item in items], device=self.model.device)
+        weights = [item.weight * self.factors.of(seq) for seq, item in zip(seqs, items, strict=True)]
+        return torch.tensor(weights, device=self.model.device)
 
     def _encoded(self, seqs: Sequence[int], items: Sequence[Item]) -> Features:
         """Return the features of items to train on."""
-        if not self.model.encoder.frozen:
-            self.model.encoder.train_on(len(items))
-            return self.model.encoder(self.model.collate([item.prepared for item in items]))
-        unknown = {seq: item.prepared for seq, item in zip(seqs, items, strict=True) if seq not in self.features}
-        if unknown:
-            with torch.no_grad():
-                self._hold(list(unknown), self.model.encoder(self.model.collate(list(unknown.values()))))
+        if self.model.encoder.frozen:
+            return self._recalled(seqs, items)
+        self.model.encoder.train_on(len(items))
+        return self.model.encoder(self.model.collate([item.prepared for item in items]))
+
+    def _met(self, seqs: Sequence[int], items: Sequence[Item]) -> Features:
+        """Return the features of new items, which the encoder's statistics take in."""
+        if self.model.encoder.frozen:
+            return self._recalled(seqs, items)
+        batch = self.model.collate([item.prepared for item in items])
+        features = self.model.encoder(batch)
+        self.model.encoder.observe(batch)
+        return features
+
+    def _recalled(self, seqs: Sequence[int], items: Sequence[Item]) -> Features:
+        """Return what a frozen encoder says of items, [items, width].
+
+        It looks at each alone: sums come out otherwise in another batch, and an item may be taken again, by a rollback or
+        where others were forgotten, in any.
+        """
+        for seq, item in zip(seqs, items, strict=True):
+            if seq not in self.features:
+                with torch.no_grad():
+                    self.features[seq] = self.model.encoder(self.model.collate([item.prepared]))[0].clone()
         return torch.stack([self.features[seq] for seq in seqs])
+
+    def features_of(self, seqs: Iterable[int]) -> dict[int, bytes]:
+        """Return what a frozen encoder said of items, as a store keeps it: float32, [width] each."""
+        return {seq: self.features[seq].cpu().numpy().tobytes() for seq in seqs}
 
     def _forget_features(self) -> None:
         """Let go of what can't be rehearsed any more, now and then."""
         if len(self.features) > 4 * self.settings.memory:
             self.features = {seq: self.features[seq] for seq in self.rehearsal.seqs if seq in self.features}
-
-    def _hold(self, seqs: Sequence[int], features: Features) -> None:
-        if not self.model.encoder.frozen:
-            return
-        self.features.update(zip(seqs, features.clone(), strict=True))
 
     @property
     def _warms_up(self) -> bool:
@@ -229,14 +251,14 @@ class LearningState:
         """Return what only the learner needs to go on, by part and name."""
         return {f"{name}:{key}": value for name, part in self._parts() for key, value in part.tensors().items()}
 
-    def load(self, version: int, model: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> None:
-        """Take the state of a version: its frozen and live model tensors, and the learner's."""
+    def load(self, updates: int, model: Mapping[str, Tensor], learner: Mapping[str, Tensor]) -> None:
+        """Take the state of a version, `updates` after the first: its frozen and live model tensors, and the learner's."""
         self.model.load_state_dict({name: tensor.clone() for name, tensor in model.items()})
         self._follow()
         for name, part in self._parts():
             prefix = f"{name}:"
             part.load({key.removeprefix(prefix): value for key, value in learner.items() if key.startswith(prefix)})
-        self.version = version
+        self.updates = updates
 
     def _parts(self) -> Sequence[tuple[str, Part]]:
         return (
@@ -245,6 +267,7 @@ class LearningState:
             ("rehearsal", self.rehearsal),
             ("prequential", self.prequential),
             ("drift", self.drift),
+            ("factors", self.factors),
         )
 
 

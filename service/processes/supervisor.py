@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Literal
 
+from service.access import AccessError, check_exposure, open_access
 from service.processes import EXIT_CONFIG
 from service.settings import ServerSettings, Settings
 from service.store.embedded import DataDirectory
@@ -44,6 +45,7 @@ def serve(settings: Settings, started: Callable[[str], None], ready: Callable[[s
     """
     DataDirectory(settings.store.data).create()
     listener = _bind(settings.server)
+    _check_access(settings, listener)
     url = _url(listener)
     started(url)
     folder = tempfile.mkdtemp(prefix="everlearn-metrics-")
@@ -65,8 +67,8 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._ready = ready
-        self._learner = Child("learner", settings, None)
-        self._workers = [Child("worker", settings, listener) for _ in range(settings.server.workers)]
+        self._learner = Child("learner", "learner", settings, None)
+        self._workers = [Child("worker", f"worker-{number}", settings, listener) for number in range(settings.server.workers)]
         self._waking, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stops = 0
         self._fatal: str | None = None
@@ -80,8 +82,10 @@ class Supervisor:
             child.start()
         while not self._stops and self._fatal is None:
             self._look()
-            pauses = [pause for child in self._children if (pause := child.pause()) is not None]
-            self._wait(min(pauses, default=None))
+            waits = [self._watch(), *(child.pause() for child in self._children)]
+            self._wait(min((wait for wait in waits if wait is not None), default=None))
+        if self._fatal is None:
+            self._drain()
         clean = self._stop()
         if self._fatal is not None:
             raise StartError(self._fatal)
@@ -119,7 +123,18 @@ class Supervisor:
             elif status is not None:
                 log.warning("serve.child_died: %s", child.describe_death())
 
+    def _watch(self) -> float | None:
+        """Kill a learner that hangs; return for how many seconds more it may be silent."""
+        if not self._learner.ready:  # before that it may download a model, which takes its time
+            return None
+        silent = self._learner.silent()
+        if silent > self._settings.learner.watchdog_seconds:
+            self._learner.kill(f"no sign of life for {silent:.0f} s")
+            return None
+        return self._settings.learner.watchdog_seconds - silent
+
     def _hear(self, child: Child, event: str, detail: str) -> None:
+        child.heard()
         if event == "fatal":
             self._fatal = detail
         elif event == "ready":
@@ -127,6 +142,12 @@ class Supervisor:
             if not self._announced and all(child.ready for child in self._children):
                 self._announced = True
                 self._ready()
+
+    def _drain(self) -> None:
+        """Serve on while gateways see that it is not ready any more. Another signal cuts that short."""
+        for worker in self._workers:
+            worker.leave()
+        self._outlast(self._workers, time.monotonic() + self._settings.server.drain_seconds)
 
     def _stop(self) -> bool:
         """Stop the workers, then the learner; return whether all ended within the grace time."""
@@ -139,23 +160,29 @@ class Supervisor:
         running = [child for child in children if child.running]
         for child in running:
             child.signal(signal.SIGTERM)
-        stops = self._stops
-        while any(child.running for child in running) and time.monotonic() < deadline and self._stops == stops:
-            self._wait(max(0.0, deadline - time.monotonic()))
-            for child in running:
-                child.died()
+        self._outlast(running, deadline)
         late = [child for child in running if child.running]
         for child in late:
             log.warning("serve.killed: the %s did not stop in time", child.role)
             child.signal(signal.SIGKILL)
         return not late
 
+    def _outlast(self, children: Sequence[Child], deadline: float) -> None:
+        """Wait until all of some children have ended, until a deadline, or until another signal comes."""
+        stops = self._stops
+        while any(child.running for child in children) and time.monotonic() < deadline and self._stops == stops:
+            self._wait(max(0.0, deadline - time.monotonic()))
+            for child in self._children:
+                child.died()
+                child.reports()  # nobody asks any more, but what is not read would wake us again and again
+
 
 class Child:
     """One child process at a time, started again when it dies."""
 
-    def __init__(self, role: Role, settings: Settings, listener: socket.socket | None) -> None:
+    def __init__(self, role: Role, name: str, settings: Settings, listener: socket.socket | None) -> None:
         self.role = role
+        self._name = name
         self.ready = False
         self._settings = settings
         self._listener = listener
@@ -163,6 +190,8 @@ class Child:
         self._started_at = 0.0
         self._failures = 0
         self._start_at: float | None = None
+        self._heard_at = 0.0
+        self._killed: str | None = None
         self._died: str | None = None
         self._unread = b""
 
@@ -179,10 +208,18 @@ class Child:
         self._start_at = None
         os.set_blocking(self._pipe("stdout").fileno(), False)
         settings = self._settings.model_dump(mode="json")
-        handover = json.dumps({"settings": settings, "died": self._died, "socket": socket_fd}).encode() + b"\n"
+        handed = {"name": self._name, "settings": settings, "died": self._died, "socket": socket_fd}
+        handover = json.dumps(handed).encode() + b"\n"
         with suppress(BrokenPipeError):  # it died already: `died` will say so
             self._pipe("stdin").write(handover)
             self._pipe("stdin").flush()
+
+    def leave(self) -> None:
+        """Tell it that it is about to be stopped: it serves on, but is not ready any longer."""
+        with suppress(BrokenPipeError):
+            if self._process is not None:
+                self._pipe("stdin").write(b"leave\n")
+                self._pipe("stdin").flush()
 
     @property
     def running(self) -> bool:
@@ -210,11 +247,27 @@ class Child:
         self._pipe("stdout").close()
         with suppress(BrokenPipeError):
             self._pipe("stdin").close()
-        self._died = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        end = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        self._died, self._killed = self._killed or end, None
         self._process = None
         self.ready = False
         self._plan_restart()
         return status
+
+    def heard(self) -> None:
+        """Take note of a sign of life."""
+        self._heard_at = time.monotonic()
+
+    def silent(self) -> float:
+        """Return how many seconds ago the last sign of life came."""
+        return time.monotonic() - self._heard_at
+
+    def kill(self, why: str) -> None:
+        """Kill it; its successor is told why."""
+        log.error("serve.killed: the %s, %s", self.role, why)
+        self._killed = f"killed: {why}"
+        self.ready = False
+        self.signal(signal.SIGKILL)
 
     def pause(self) -> float | None:
         """Return how many seconds remain until it shall be started again; None while it runs."""
@@ -262,6 +315,16 @@ def _bind(server: ServerSettings) -> socket.socket:
             time.sleep(0.1)
         else:
             return listener
+
+
+def _check_access(settings: Settings, listener: socket.socket) -> None:
+    """Raise StartError where nobody could be told from anybody, before anybody is answered."""
+    try:
+        check_exposure(settings.access, listener.getsockname()[0])
+        open_access(settings.access, settings.store.data)
+    except AccessError as exc:
+        listener.close()
+        raise StartError(str(exc)) from exc
 
 
 def _url(listener: socket.socket) -> str:

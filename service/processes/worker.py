@@ -12,11 +12,12 @@ from functools import partial
 import uvicorn
 
 from service import metrics
+from service.access import AuditLog, open_access
 from service.api.app import create_app
 from service.api.service import Service
 from service.checkpointing import check_log, check_shaping, shaping_of
 from service.processes.child import Handover, report, run
-from service.processes.http import BoundedHeadProtocol
+from service.processes.http import BoundedProtocol
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog, EmbeddedPredictionJournal
 
 
@@ -39,9 +40,12 @@ def work(handover: Handover) -> None:
     Raises what makes a start pointless, see `child.FATAL`.
     """
     service = _open(handover)
+    limits = handover.settings.limits
+    bounded = partial(BoundedProtocol, head_seconds=limits.head_seconds, body_seconds=limits.body_seconds)
     config = uvicorn.Config(
         create_app(service),
-        http=BoundedHeadProtocol,
+        http=bounded,  # type: ignore[arg-type]  # it is called, and nothing else
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -59,7 +63,7 @@ def work(handover: Handover) -> None:
 def _open(handover: Handover) -> Service:
     settings = handover.settings
     store = settings.store
-    directory = DataDirectory(store.data).open()
+    directory = DataDirectory(store.data, timed=metrics.store_timed).open()
     checkpoints = EmbeddedCheckpointStore(directory, keep=store.checkpoints)
     shaping = shaping_of(settings)
     if recorded := checkpoints.shaping():
@@ -74,9 +78,13 @@ def _open(handover: Handover) -> Service:
             directory,
             max_age=store.journal_seconds,
             max_bytes=store.journal_bytes,
+            on_written=metrics.journal_predictions.inc,
             on_dropped=metrics.journal_dropped.inc,
         ),
         checkpoints=checkpoints,
+        verifier=open_access(settings.access, store.data),
+        audit=AuditLog(directory.audit),
+        leaving=handover.leaving,
         on_ready=partial(report, "ready"),
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from service import metrics
 from service.serving.engine import Answers, Engine, NotReady, Question
 
 
@@ -19,6 +21,7 @@ class Overloaded(Exception):
 class _Ticket:
     question: Question
     answers: asyncio.Future[Answers]
+    submitted: float
 
 
 class Batcher:
@@ -41,20 +44,30 @@ class Batcher:
         if self._waiting and self._waiting_instances + len(question.prepared) > self._queue:
             raise Overloaded("the predict queue is full")
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(question, loop.create_future())
+        ticket = _Ticket(question, loop.create_future(), time.perf_counter())
         timer = loop.call_later(self._deadline, _expire, ticket)
         ticket.answers.add_done_callback(lambda _: timer.cancel())
         self._waiting.append(ticket)
         self._waiting_instances += len(question.prepared)
         if not self._busy:
-            self._dispatch(loop)
+            self._busy = True
+            loop.call_soon(self._dispatch, loop)  # in the loop's next turn: what comes in this one is one batch
         return ticket.answers
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         tickets = self._take()
-        self._busy = bool(tickets)
-        if tickets:
-            batch = self._engine.predict([ticket.question for ticket in tickets])
+        metrics.waiting_requests.set(len(self._waiting))
+        if not tickets:
+            self._busy = False
+            return
+        now = time.perf_counter()
+        for ticket in tickets:
+            metrics.queue_seconds.observe(now - ticket.submitted)
+        batch = self._engine.predict([ticket.question for ticket in tickets])
+        if batch.done():
+            _settle(tickets, batch)
+            loop.call_soon(self._dispatch, loop)
+        else:
             batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, tickets, done))
 
     def _take(self) -> list[_Ticket]:
@@ -73,18 +86,22 @@ class Batcher:
         return taken
 
     def _finish(
-        self, loop: asyncio.AbstractEventLoop, tickets: Sequence[_Ticket], done: Future[list[Answers | NotReady]]
+        self, loop: asyncio.AbstractEventLoop, tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]]
     ) -> None:
         self._dispatch(loop)  # first: the engine computes while these answers are written
-        failure = done.exception()
-        results = [failure] * len(tickets) if failure else done.result()
-        for ticket, result in zip(tickets, results, strict=True):
-            if ticket.answers.done():
-                continue
-            if isinstance(result, BaseException):
-                ticket.answers.set_exception(result)
-            else:
-                ticket.answers.set_result(result)
+        _settle(tickets, batch)
+
+
+def _settle(tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]]) -> None:
+    failure = batch.exception()
+    results = [failure] * len(tickets) if failure else batch.result()
+    for ticket, result in zip(tickets, results, strict=True):
+        if ticket.answers.done():
+            continue
+        if isinstance(result, BaseException):
+            ticket.answers.set_exception(result)
+        else:
+            ticket.answers.set_result(result)
 
 
 def _expire(ticket: _Ticket) -> None:

@@ -16,6 +16,7 @@ from models.base import Head, Label, OnlineModel
 from models.errors import InstanceError
 from service.checkpointing import item
 from service.learning.update import Item
+from service.position import Position
 from service.serving.examiner import Spare
 from service.store import Entry, FeedbackLog, Version
 
@@ -112,7 +113,7 @@ def _add(judged: _Judged, model: OnlineModel, seqs: Sequence[int], items: Sequen
 
 
 def _seen(judged: _Judged, version: Version) -> int:
-    return sum(seq <= version.last_seq for seq in judged.seqs)
+    return sum(Position.of(version).contains(seq) for seq in judged.seqs)
 
 
 def _by_class(old: _Judged, new: _Judged, head: Head) -> dict[str, Any] | None:

@@ -1,12 +1,14 @@
-"""The engine: one thread that owns the live module, runs batches, and takes new versions between two of them."""
+"""The engine: it owns the live module, runs batches, and takes new versions between two of them."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch import Tensor
 from models.base import Answer, OnlineModel
 from service import metrics
 from service.store import Version
+
+T = TypeVar("T")
 
 
 class NotReady(Exception):
@@ -36,26 +40,60 @@ class Answers:
     answers: Sequence[Answer]
 
 
+QUICK_SECONDS = 1e-3  # that a batch may keep the event loop: less than what handing it to a thread costs under load
+
+
+class Durations:
+    """How long batches of about a size, within a factor of two, took lately."""
+
+    def __init__(self) -> None:
+        self._lately: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=8))
+
+    def observe(self, instances: int, seconds: float) -> None:
+        """Take note of a batch."""
+        self._lately[instances.bit_length()].append(seconds)
+
+    def quick(self, instances: int) -> bool:
+        """Return whether such a batch is quick; the shortest time counts, since others ran beside the longer ones."""
+        lately = self._lately.get(instances.bit_length())
+        return lately is not None and min(lately) < QUICK_SECONDS
+
+
 class Engine:
-    """Runs batches of whole questions. Nothing else touches the module: no lock, no torn weights."""
+    """Runs batches of whole questions. Nothing else touches the module: no torn weights.
+
+    A quick batch is computed where it is asked for, any other in the engine's thread.
+    """
 
     def __init__(self, model: OnlineModel) -> None:
         self._model = model.eval()
         self._version = -1
         self.device = model.device
+        self._durations = Durations()
+        self._module = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     def predict(self, questions: Sequence[Question]) -> Future[list[Answers | NotReady]]:
-        """Answer all questions with one forward pass of one version."""
-        return self._thread.submit(self._predict, questions)
+        """Answer all questions with one forward pass of one version; the future of a quick batch is done."""
+        instances = sum(len(question.prepared) for question in questions)
+        if self._durations.quick(instances) and self._module.acquire(blocking=False):
+            try:
+                return _settled(self._predict, questions)
+            finally:
+                self._module.release()
+        return self._thread.submit(self._owning, self._predict, questions)
 
     def swap(self, version: Version, tensors: Mapping[str, Tensor]) -> Future[None]:
         """Take a version's tensors once the batch that is running has ended."""
-        return self._thread.submit(self._swap, version.version, tensors)
+        return self._thread.submit(self._owning, self._swap, version.version, tensors)
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
         self._thread.shutdown()
+
+    def _owning(self, work: Callable[..., T], *arguments: Any) -> T:
+        with self._module:
+            return work(*arguments)
 
     def _predict(self, questions: Sequence[Question]) -> list[Answers | NotReady]:
         if not self._model.head.ready:
@@ -65,8 +103,12 @@ class Engine:
         with torch.inference_mode():
             outputs = self._model(self._model.collate(prepared))
             answers = self._decode(outputs, questions)
+        seconds = time.perf_counter() - started
+        self._durations.observe(len(prepared), seconds)
         metrics.batch_instances.observe(len(prepared))
-        metrics.batch_seconds.observe(time.perf_counter() - started)
+        metrics.batch_seconds.observe(seconds)
+        for _ in questions:  # each of them waited for the whole batch
+            metrics.compute_seconds.observe(seconds)
         return [Answers(self._version, own) for own in answers]
 
     def _decode(self, outputs: Tensor, questions: Sequence[Question]) -> list[Sequence[Answer]]:
@@ -85,3 +127,14 @@ class Engine:
         self._model.load_state_dict(tensors, assign=True)
         self._version = version
         metrics.swaps.inc()
+        metrics.serving(version)
+
+
+def _settled(work: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Do some work now; return its future, done."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(work(*arguments))
+    except Exception as exc:  # noqa: BLE001  # as an executor does: whoever asks for the result gets it
+        future.set_exception(exc)
+    return future

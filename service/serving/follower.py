@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from service import metrics, traces
 from service.checkpointing import load_part
 from service.serving.engine import Engine
-from service.store import CheckpointStore, CorruptCheckpoint, Part, StoreUnavailable, Version
+from service.store import CheckpointStore, CorruptCheckpoint, Part, StoreError, Version
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Follower:
     def stop(self) -> None:
         """End within a moment."""
         self._stopping = True
+        self._checkpoints.wake()
         self._thread.join(2 * POLL_SECONDS)
 
     def _follow(self) -> None:
@@ -44,7 +46,7 @@ class Follower:
             try:
                 self._advance()
                 self._checkpoints.wait(POLL_SECONDS)
-            except StoreUnavailable as exc:
+            except StoreError as exc:
                 log.warning("follower.store_failed: %s", exc)
                 time.sleep(POLL_SECONDS)
 
@@ -53,14 +55,26 @@ class Follower:
         newest = self._checkpoints.latest()
         if newest is None or newest.version <= self._served:
             return
+        before = self._served if self._served >= 0 else newest.version - 1
+        made = self._checkpoints.traces(before, newest.version)
+        with traces.span("swap", follows=made[-1] if made else None):
+            traces.link(made[:-1])
+            traces.tell(version=newest.version, seq=newest.applied_seq)
+            self._swap(newest)
+
+    def _swap(self, newest: Version) -> None:
+        started = time.perf_counter()
         try:
             tensors = {**self._frozen_tensors(newest), **self._load(newest, "model")}
         except CorruptCheckpoint as exc:
             # Either damaged, then the last good version is served on, or retired since we asked, then there is a newer.
-            log.error("follower.checkpoint_unusable: version %d: %s", newest.version, exc)
+            log.error("follower.checkpoint_unusable: %s", exc, extra={"version": newest.version})
             return
         self._engine.swap(newest, tensors).result()
+        metrics.swap_seconds.observe(time.perf_counter() - started)
+        metrics.swap_delay_seconds.observe(max(0.0, time.time() - newest.created_at))
         self._served = newest.version
+        log.debug("follower.swapped", extra={"version": newest.version, "seq": newest.applied_seq})
         self._publish(newest)
 
     def _frozen_tensors(self, version: Version) -> Mapping[str, Tensor]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from service.position import Position
 from service.store import Version
 
 
@@ -38,11 +39,15 @@ class Served:
 
     async def contains(self, seq: int, seconds: float) -> int | None:
         """Wait until the served version contains a sequence number; return the version, None after `seconds`."""
+        return await self.until(lambda version: Position.of(version).contains(seq), seconds)
+
+    async def until(self, reached: Callable[[Version], bool], seconds: float) -> int | None:
+        """Wait until a version for which `reached` is true is served; return it, None after `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
                 while not self.draining:
-                    if self.now is not None and self.now.version.last_seq >= seq:
+                    if self.now is not None and reached(self.now.version):
                         return self.now.version.version
                     await self._changed.wait()
         except TimeoutError:

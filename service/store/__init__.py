@@ -12,6 +12,8 @@ from service.store.errors import (
     StoreUnavailable,
 )
 from service.store.protocols import (
+    ACTS,
+    ActKind,
     CheckpointStore,
     Entry,
     EntryKind,
@@ -21,10 +23,15 @@ from service.store.protocols import (
     Part,
     Prediction,
     PredictionJournal,
+    Span,
+    Taken,
+    Timed,
     Version,
 )
 
 __all__ = [
+    "ACTS",
+    "ActKind",
     "CheckpointStore",
     "CorruptCheckpoint",
     "DataDirectoryError",
@@ -41,7 +48,10 @@ __all__ = [
     "Part",
     "Prediction",
     "PredictionJournal",
+    "Span",
     "StoreError",
     "StoreUnavailable",
+    "Taken",
+    "Timed",
     "Version",
 ]

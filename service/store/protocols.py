@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,8 +14,21 @@ Part = Literal["frozen", "model", "learner"]
 
 PARTS: tuple[Part, ...] = ("frozen", "model", "learner")
 
-EntryKind = Literal["feedback", "class"]
-"""What an entry brings: a label for an instance, or the name of a class with its descriptions."""
+ActKind = Literal["rollback", "forget", "release"]
+EntryKind = Literal["feedback", "class", ActKind, "forgotten"]
+"""What an entry brings: a label for an instance, the name of a class with its descriptions, an act of an admin, or
+nothing any more."""
+
+Timed = Callable[[str, str, float], object]
+"""Told what took how long: an operation, the part of the store that it was done on, seconds."""
+
+ACTS: tuple[ActKind, ...] = ("rollback", "forget", "release")
+
+Span = tuple[int, int]
+"""A first and a last sequence number."""
+
+Taken = Literal["applied", "holdout", "quarantined"]
+"""What a version did with an entry that it took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +37,16 @@ class NewEntry:
 
     kind: EntryKind = "feedback"
     instance: bytes | None
-    """None where the prediction is gone: then the key must be known already. Empty for a class."""
+    """None where the prediction is gone: then the key must be known already. Empty for a class and an act."""
     label: str
-    """The label as JSON; for a class, its name and descriptions."""
+    """The label as JSON; for a class, its name and descriptions; for an act, what is asked for."""
     digest: bytes
     """Fingerprint of what the client sent, to tell a retry from a reused key."""
     weight: float = 1.0
     key: str | None = None
-    """Unique among the entries of its kind; for a new class, its name."""
+    """Unique among the feedback of its source, so that nobody can take another's; for a new class, its name."""
+    source: str | None = None
+    """Who brings it: the name of the key, or the subject of the token, that the request came with."""
     prediction_id: str | None = None
     predicted_by: int | None = None
     """The version that made the prediction."""
@@ -39,6 +54,8 @@ class NewEntry:
     """What was kept of its answer, as JSON."""
     only_first: bool = False
     """Left out where the prediction has a label already; the append then gives that one's sequence number."""
+    trace: str | None = None
+    """The traceparent of the request that brings it; see `FeedbackLog.traces`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +68,7 @@ class Entry:
     label: str
     weight: float
     key: str | None
+    source: str | None
     prediction_id: str | None
     predicted_by: int | None
     answer: str | None
@@ -77,8 +95,29 @@ class FeedbackLog(Protocol):
     def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
         """Return the entries with these sequence numbers; an unknown one is absent."""
 
-    def find(self, kind: EntryKind, key: str) -> int | None:
-        """Return the sequence number of the entry that has this key, None where there is none."""
+    def kinds(self, seqs: Sequence[int]) -> dict[int, EntryKind]:
+        """Return what the entries with these sequence numbers bring, not read as a whole; an unknown one is absent."""
+
+    def find(self, kind: EntryKind, key: str) -> list[int]:
+        """Return the sequence numbers of the entries with this key: of feedback, one a source at most; of a class, one."""
+
+    def acts(self, kind: ActKind) -> list[Entry]:
+        """Return all acts of a kind, in order."""
+
+    def has_brought(self, source: str) -> bool:
+        """Return whether a source has brought anything, be it forgotten since."""
+
+    def brought_by(self, source: str, before: int) -> list[int]:
+        """Return the sequence numbers of a source's labels and classes below one, in order; not of those forgotten."""
+
+    def erase(self, seqs: Sequence[int]) -> None:
+        """Leave a tombstone of each entry: what it said is nowhere on the disk any more. Raises StoreUnavailable."""
+
+    def traces(self, seqs: Sequence[int]) -> list[str]:
+        """Return the traces of the requests that brought these entries, each once, as far as they are still known."""
+
+    def secret(self) -> bytes:
+        """Return random bytes that no client knows, the same for as long as the log is."""
 
     def end(self) -> int:
         """Return the last sequence number, 0 for an empty log."""
@@ -97,13 +136,16 @@ class FeedbackLog(Protocol):
 
 
 class FeatureStore(Protocol):
-    """What a frozen encoder said of the instances in the log, by sequence number: the bits that learning went on with."""
+    """What a frozen encoder says of the instances in the log, by sequence number: a cache, what is lost is worked out again."""
 
     def put(self, features: Mapping[int, bytes]) -> None:
-        """Bring features to stable storage, before the version that was made with them. Raises StoreUnavailable."""
+        """Bring features to stable storage. Raises StoreUnavailable."""
 
     def fetch(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the features of these sequence numbers; an unknown one is absent."""
+
+    def erase(self, seqs: Sequence[int]) -> None:
+        """Remove features so that they are nowhere on the disk any more. Raises StoreUnavailable."""
 
     def close(self) -> None:
         """Release what is open."""
@@ -118,6 +160,8 @@ class Prediction:
     instance: bytes
     answer: str
     """What is kept of the answer, as JSON."""
+    trace: str | None = None
+    """The traceparent of the request that asked for it."""
 
 
 class PredictionJournal(Protocol):
@@ -132,6 +176,9 @@ class PredictionJournal(Protocol):
     def older(self, seconds: float, after: int, limit: int) -> tuple[list[Prediction], int]:
         """Return at most `limit` predictions of at least this age after a place, in order, and the place of the last."""
 
+    def erase(self, ids: Sequence[str], instances: Sequence[bytes]) -> None:
+        """Remove predictions with these ids or of these instances so that they are nowhere on the disk any more."""
+
     def close(self) -> None:
         """Write what waits and stop."""
 
@@ -142,14 +189,29 @@ class Version:
 
     version: int
     parent: int | None
+    """The version that it was made of: mostly the one before; an older one after a rollback or a forgetting."""
+    updates: int
+    """How many updates lie between the initial weights and this version: what its random choices are keyed by."""
     created_at: float
     first_seq: int
-    """First and last sequence number that the update consumed; last < first where it consumed none."""
+    """First and last sequence number that the update took; last < first where it took none."""
     last_seq: int
-    steps: list[list[list[int]]]
-    """For each optimizer step: the new sequence numbers and the rehearsed ones."""
-    quarantined: dict[int, str]
+    applied_seq: int
+    """Everything in the log up to here is decided, but for the backlog."""
+    backlog: tuple[Span, ...] = ()
+    """What is to be learned again after a rollback, in order, before anything after `applied_seq`."""
+    act: int | None = None
+    """The sequence number of the admin's act that it carries out."""
+    steps: Sequence[Sequence[Sequence[int]]]
+    """For each optimizer step: the new sequence numbers and the rehearsed ones. The declared ones where it is of classes."""
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """Sequence number -> the factor on its weight, where the gate set one."""
+    held: tuple[int, ...] = ()
+    """The sequence numbers that went to the holdout."""
+    quarantined: Mapping[int, str] = field(default_factory=dict)
     """Sequence number -> why it was not learned from."""
+    gate: Mapping[str, Any] | None = None
+    """What the gate decided, and on what grounds."""
     metrics: dict[str, Any]
     by_class: dict[str, Any] | None
     """Metrics per class; kept as long as the checkpoint is."""
@@ -161,13 +223,29 @@ class Version:
     """Over the parts: two versions with the same one are the same to the bit."""
     stored: bool = True
     """Whether the checkpoint's files are still there."""
+    superseded: int | None = None
+    """The version that took the served line elsewhere; None for one that is on it."""
+
+    def fate(self, seq: int) -> Taken | None:
+        """Return what it did with an entry, None where it did not take it."""
+        if seq in self.quarantined:
+            return "quarantined"
+        if seq in self.held:
+            return "holdout"
+        return "applied" if any(seq in step[0] for step in self.steps) else None
 
 
 class CheckpointStore(Protocol):
     """Versions and their durable form."""
 
-    def lead(self) -> AbstractContextManager[None]:
-        """Hold the right to commit while the context lasts. Raises LearnerRunning."""
+    def lead(self, waiting: Callable[[], object] | None = None) -> AbstractContextManager[None]:
+        """Hold the right to commit while the context lasts.
+
+        Where another holds it, `waiting` is called again and again until that ends; without it, raises LearnerRunning.
+        """
+
+    def led(self) -> bool:
+        """Return whether somebody holds the right to commit."""
 
     def initialise(self, shaping: Mapping[str, Any], version: Version) -> None:
         """Record the settings that shape learning together with version 0."""
@@ -178,8 +256,23 @@ class CheckpointStore(Protocol):
     def put(self, data: bytes) -> str:
         """Bring a file of a checkpoint to stable storage and return its SHA-256."""
 
-    def commit(self, version: Version) -> None:
-        """Make a version, its applied sequence number and its checkpoint visible as one, and wake the followers."""
+    def commit(
+        self, versions: Sequence[Version], *, gate: bytes, forgotten: Collection[int] = (), trace: str | None = None
+    ) -> None:
+        """Make versions and what the gate knows visible as one, and wake the followers: the last of them is served.
+
+        Those before the last have no checkpoint. `forgotten` names what they unlearn: the checkpoints of versions that had
+        taken any of it go, unless the served line still leads over them. `trace` is the traceparent of the making.
+        """
+
+    def erase(self, seqs: Collection[int]) -> None:
+        """Take out what rows say of these entries, so that it is nowhere on the disk any more. Raises StoreUnavailable."""
+
+    def traces(self, after: int, upto: int) -> list[str]:
+        """Return the traces of the making of versions after one, up to another, oldest first, as far as they are known."""
+
+    def gate(self) -> bytes | None:
+        """Return what the gate knew at the last commit, None before the first that said it."""
 
     def path(self, sha256: str) -> Path:
         """Return a local file with this content, checked. Raises CorruptCheckpoint."""
@@ -196,11 +289,17 @@ class CheckpointStore(Protocol):
     def following(self, version: int, limit: int) -> list[Version]:
         """Return versions after one, oldest first."""
 
-    def consumer_of(self, seq: int) -> Version | None:
-        """Return the version whose update consumed a sequence number, None while it is pending."""
+    def takers(self, seq: int) -> list[Version]:
+        """Return the versions that took an entry, newest first; none while it is pending."""
+
+    def made_by(self, act: int) -> Version | None:
+        """Return the version that carries out an act, None while it is pending."""
 
     def wait(self, timeout: float) -> None:
         """Wait until a commit in any process rings, or the timeout in seconds is over."""
+
+    def wake(self) -> None:
+        """Wake who waits, without a commit."""
 
     def close(self) -> None:
         """Release what is open."""

@@ -8,15 +8,18 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from service.store.embedded.bell import Bell, ring
-from service.store.embedded.database import Database
-from service.store.embedded.directory import DataDirectory, write_durably
-from service.store.errors import CorruptCheckpoint, LearnerRunning
+from service.store.embedded.database import Database, failing_as_unavailable, sealed
+from service.store.embedded.directory import DataDirectory, sync_directory, write_durably
+from service.store.embedded.lineage import lead_to, scrub
+from service.store.embedded.retention import is_kept
+from service.store.errors import CorruptCheckpoint, DataDirectoryError, LearnerRunning
 from service.store.protocols import PARTS, Version
 
 # A version's row is the commit point: its files are durable before it, and unreachable without it.
@@ -25,11 +28,18 @@ CREATE TABLE IF NOT EXISTS shaping (id INTEGER PRIMARY KEY CHECK (id = 1), setti
 CREATE TABLE IF NOT EXISTS versions (
   version INTEGER PRIMARY KEY,
   parent INTEGER,
+  updates INTEGER NOT NULL,
   created_at REAL NOT NULL,
   first_seq INTEGER NOT NULL,
   last_seq INTEGER NOT NULL,
+  applied_seq INTEGER NOT NULL,
+  backlog TEXT NOT NULL,
+  act INTEGER,
   steps TEXT NOT NULL,
+  weights TEXT NOT NULL,
+  held TEXT NOT NULL,
   quarantined TEXT NOT NULL,
+  gate TEXT,
   metrics TEXT NOT NULL,
   by_class TEXT,
   environment TEXT NOT NULL,
@@ -38,38 +48,63 @@ CREATE TABLE IF NOT EXISTS versions (
   model TEXT NOT NULL,
   learner TEXT NOT NULL,
   sha256 TEXT NOT NULL,
-  stored INTEGER NOT NULL
+  stored INTEGER NOT NULL,
+  superseded INTEGER,
+  crc INTEGER
 );
 CREATE INDEX IF NOT EXISTS versions_seq ON versions (last_seq, version);
+CREATE INDEX IF NOT EXISTS versions_span ON versions (last_seq - first_seq);
 CREATE INDEX IF NOT EXISTS versions_stored ON versions (version) WHERE stored;
+CREATE INDEX IF NOT EXISTS versions_frozen ON versions (frozen) WHERE stored;
+CREATE INDEX IF NOT EXISTS versions_model ON versions (model) WHERE stored;
+CREATE INDEX IF NOT EXISTS versions_learner ON versions (learner) WHERE stored;
+CREATE INDEX IF NOT EXISTS versions_act ON versions (act) WHERE act IS NOT NULL;
+CREATE TABLE IF NOT EXISTS traces (version INTEGER PRIMARY KEY, trace TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gate (id INTEGER PRIMARY KEY CHECK (id = 1), known BLOB NOT NULL);
 """
-JSON_COLUMNS = ("steps", "quarantined", "metrics", "by_class", "environment")
+JSON_COLUMNS = ("backlog", "steps", "weights", "held", "quarantined", "gate", "metrics", "by_class", "environment")
 COLUMNS = (
-    *("version", "parent", "created_at", "first_seq", "last_seq", *JSON_COLUMNS, "reason", *PARTS),
-    *("sha256", "stored"),
+    *("version", "parent", "updates", "created_at", "first_seq", "last_seq", "applied_seq", "act", *JSON_COLUMNS, "reason"),
+    *(*PARTS, "sha256", "stored", "superseded"),
 )
+# What is written once; the rest of a row changes when its checkpoint goes, the served line bends, or an item is forgotten.
+WRITTEN = [name for name in COLUMNS if name not in ("stored", "superseded", "by_class", "quarantined")]
+KEPT_TRACES = 1000  # of the newest versions: what is served now is one of them
 LOCK_PATIENCE = 2.0  # seconds in which a learner that is just stopping may let go
 
 
 class EmbeddedCheckpointStore:
-    """One SQLite table and one folder. The newest `keep` checkpoints and version 0 are kept."""
+    """One SQLite table and one folder. The newest `keep` checkpoints are kept, and fewer the older they get: see `is_kept`."""
 
     def __init__(self, directory: DataDirectory, *, keep: int) -> None:
         self._directory = directory
         self._keep = keep
-        self._database = Database(directory.versions, SCHEMA, synchronous="FULL")
+        self._database = Database(directory.versions, SCHEMA, synchronous="FULL", timed=directory.timed)
         self._bell: Bell | None = None
 
     @contextmanager
-    def lead(self) -> Iterator[None]:
+    def lead(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
         """Hold the learner's lock. The kernel lets go of it when the process ends, however it ends."""
-        with open(self._directory.learner_lock, "a+") as lock:
-            self._lock(lock.fileno())
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            self._remove_orphans()
+        with failing_as_unavailable():
+            lock = os.open(self._directory.learner_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with failing_as_unavailable():
+                self._lock(lock, waiting)
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, b"%d" % os.getpid(), 0)
+                self._remove_orphans()
             yield
+        finally:
+            os.close(lock)
+
+    def led(self) -> bool:
+        """Return whether a learner holds its lock."""
+        with open(self._directory.learner_lock, "a+") as lock:
+            try:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def initialise(self, shaping: Mapping[str, Any], version: Version) -> None:
         """Record the settings that shape learning together with version 0."""
@@ -86,28 +121,64 @@ class EmbeddedCheckpointStore:
         return settings
 
     def put(self, data: bytes) -> str:
-        """Write a file named by its content, unless it is there already."""
+        """Write a file named by its content, unless it is there already, and whole."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._file(sha256)
-        if not path.exists():
-            write_durably(path, data)
+        if not path.exists() or _hash(path) != sha256:
+            began = time.perf_counter()
+            write_durably(path, data, synced=partial(self._directory.timed, "fsync", "checkpoints"))
+            self._directory.timed("write", "checkpoints", time.perf_counter() - began)
+        else:  # maybe from a try that failed when its name was to be synced
+            with failing_as_unavailable():
+                sync_directory(path.parent)
         return sha256
 
-    def commit(self, version: Version) -> None:
-        """Insert the row, and in the same transaction let go of those that are too many."""
+    def commit(
+        self, versions: Sequence[Version], *, gate: bytes, forgotten: Collection[int] = (), trace: str | None = None
+    ) -> None:
+        """Insert the rows, and in the same transaction let go of the checkpoints that are too many, or must go."""
+        newest = versions[-1].version
+        tainted = self._takers_of(forgotten)
         with self._database.write() as connection:
-            _insert(connection, version)
-            released = _release(connection, version.version - self._keep)
+            for version in versions:
+                _insert(connection, version)
+                lead_to(connection, version)
+            connection.execute("INSERT OR REPLACE INTO gate VALUES (1, ?)", (gate,))
+            if trace is not None:
+                connection.execute("INSERT OR REPLACE INTO traces VALUES (?, ?)", (newest, trace))
+                connection.execute("DELETE FROM traces WHERE version <= ?", (newest - KEPT_TRACES,))
+            released = _release(connection, _too_old(connection, newest, self._keep))
+            if tainted:
+                released += _release(connection, _superseded(connection, min(tainted)))
         for sha256 in released:
-            self._file(sha256).unlink(missing_ok=True)
+            with suppress(OSError):  # what stays is removed when the next learner starts
+                self._file(sha256).unlink(missing_ok=True)
         ring(self._directory.bells, "version")
+
+    def erase(self, seqs: Collection[int]) -> None:
+        """Take out what rows say of entries, also from the write-ahead log."""
+        tainted = self._takers_of(seqs)
+        with self._database.write() as connection:
+            scrub(connection, tainted, set(seqs))
+        self._database.empty_wal()
+
+    def traces(self, after: int, upto: int) -> list[str]:
+        """Return the traces of the making of versions."""
+        query = "SELECT trace FROM traces WHERE version > ? AND version <= ? ORDER BY version"
+        with self._database.read() as connection:
+            return [trace for (trace,) in connection.execute(query, (after, upto))]
+
+    def gate(self) -> bytes | None:
+        """Return what the gate knew at the last commit."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT known FROM gate").fetchone()
+        return None if row is None else bytes(row[0])
 
     def path(self, sha256: str) -> Path:
         """Return the file, after reading it all once to check its content."""
         path = self._file(sha256)
         try:
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _hash(path)
         except OSError as exc:
             raise CorruptCheckpoint(f"the checkpoint file {path.name} can't be read: {exc.strerror}") from exc
         if found != sha256:
@@ -130,16 +201,30 @@ class EmbeddedCheckpointStore:
         """Return versions after one, oldest first."""
         return self._many("WHERE version > ? ORDER BY version LIMIT ?", version, limit)
 
-    def consumer_of(self, seq: int) -> Version | None:
-        """Return the version whose update consumed a sequence number."""
-        return self._one("WHERE last_seq >= ? AND first_seq <= ? ORDER BY last_seq, version LIMIT 1", seq, seq)
+    def takers(self, seq: int) -> list[Version]:
+        """Return the versions that took an entry, newest first."""
+        # No update takes more than the widest: that bounds what is looked at, however long the log is.
+        covering = (
+            "WHERE first_seq <= ? AND last_seq BETWEEN ? AND ? + (SELECT max(last_seq - first_seq) FROM versions)"
+            " ORDER BY version DESC"
+        )
+        return [row for row in self._many(covering, seq, seq, seq) if row.fate(seq)]
+
+    def made_by(self, act: int) -> Version | None:
+        """Return the version that carries out an act."""
+        return self._one("WHERE act = ? ORDER BY version DESC LIMIT 1", act)
 
     def wait(self, timeout: float) -> None:
         """Wait for a commit in any process."""
         if self._bell is None:
-            self._bell = Bell(self._directory.bells, "version")
+            with failing_as_unavailable():
+                self._bell = Bell(self._directory.bells, "version")
             return  # what was committed before we listened did not ring
         self._bell.wait(timeout)
+
+    def wake(self) -> None:
+        """Wake who waits."""
+        ring(self._directory.bells, "version")
 
     def close(self) -> None:
         """Release what is open."""
@@ -147,24 +232,36 @@ class EmbeddedCheckpointStore:
             self._bell.close()
         self._database.close()
 
+    def _takers_of(self, seqs: Collection[int]) -> set[int]:
+        return {row.version for seq in seqs for row in self.takers(seq)}
+
     def _file(self, sha256: str) -> Path:
-        return self._directory.checkpoints / f"{sha256}.safetensors"
+        return self._directory.checkpoint(sha256)
 
     def _one(self, where: str, *values: int) -> Version | None:
         return next(iter(self._many(where, *values)), None)
 
     def _many(self, where: str, *values: int) -> list[Version]:
         with self._database.read() as connection:
-            rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM versions {where}", values).fetchall()
-        return [_version(row) for row in rows]
+            query = f"SELECT {', '.join(COLUMNS)}, {sealed(WRITTEN)} FROM versions {where}"
+            rows = connection.execute(query, values).fetchall()
+        for version, *_, sound in rows:
+            if not sound:
+                raise self._database.damaged(f"the row of version {version} is not what was written")
+        try:
+            return [_version(row[:-1]) for row in rows]
+        except ValueError as exc:  # in what is not summed
+            raise self._database.damaged(f"a row of versions can't be read: {exc}") from exc
 
-    def _lock(self, descriptor: int) -> None:
+    def _lock(self, descriptor: int, waiting: Callable[[], object] | None) -> None:
         deadline = time.monotonic() + LOCK_PATIENCE
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
-                if time.monotonic() > deadline:
+                if waiting is not None:
+                    waiting()
+                elif time.monotonic() > deadline:
                     holder = self._directory.learner_lock.read_text() or "unknown"
                     raise LearnerRunning(
                         f"another learner (process {holder}) works on the data directory {self._directory.root}"
@@ -178,33 +275,69 @@ class EmbeddedCheckpointStore:
         with self._database.read() as connection:
             rows = connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE stored").fetchall()
         named = {self._file(sha256) for row in rows for sha256 in row}
-        for path in self._directory.checkpoints.iterdir():
-            if path not in named:
-                path.unlink()
+        found = set(self._directory.checkpoints.iterdir())
+        if not named and len(found) > len(PARTS):  # a first start that was cut off leaves these
+            raise DataDirectoryError(
+                f"{self._directory.versions} has no version, and there are {len(found)} checkpoints: put a copy of it back,"
+                " or make a directory that learns the log anew with `everlearn fork`"
+            )
+        for path in found - named:
+            path.unlink()
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _insert(connection: sqlite3.Connection, version: Version) -> None:
     values = [getattr(version, name) if name not in PARTS else version.parts[name] for name in COLUMNS]
     row = [
-        json.dumps(value) if name in JSON_COLUMNS and value is not None else value
+        json.dumps(value, default=dict) if name in JSON_COLUMNS and value is not None else value
         for name, value in zip(COLUMNS, values, strict=True)
     ]
     connection.execute(f"INSERT INTO versions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", row)
+    connection.execute(f"UPDATE versions SET crc = crc32({', '.join(WRITTEN)}) WHERE version = ?", (version.version,))
 
 
-def _release(connection: sqlite3.Connection, newest: int) -> list[str]:
-    """Let go of the checkpoints up to a version, but for version 0; return the files that no stored version names."""
-    released = f"SELECT {', '.join(PARTS)} FROM versions WHERE stored AND version BETWEEN 1 AND ?"
-    files = {sha256 for row in connection.execute(released, (newest,)) for sha256 in row}
-    connection.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE stored AND version BETWEEN 1 AND ?", (newest,))
-    named = "SELECT 1 FROM versions WHERE stored AND ? IN (frozen, model, learner) LIMIT 1"
-    return [sha256 for sha256 in files if connection.execute(named, (sha256,)).fetchone() is None]
+def _too_old(connection: sqlite3.Connection, newest: int, keep: int) -> list[int]:
+    """Return the versions whose checkpoint is not kept any more.
+
+    Only those that are stored are looked at: of these there are `keep`, and one for each doubling of the age.
+    """
+    old = connection.execute("SELECT version FROM versions WHERE stored AND version <= ?", (newest - keep,))
+    return [version for (version,) in old if not is_kept(version, newest=newest, keep=keep)]
+
+
+def _superseded(connection: sqlite3.Connection, first: int) -> list[int]:
+    """Return the versions from one on that the served line has left."""
+    left = "SELECT version FROM versions WHERE stored AND version >= max(?, 1) AND superseded IS NOT NULL"
+    return [version for (version,) in connection.execute(left, (first,))]
+
+
+def _release(connection: sqlite3.Connection, versions: Sequence[int]) -> list[str]:
+    """Let go of checkpoints; return the files that no stored version names."""
+    files: set[str] = set()
+    for version in versions:
+        parts = connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE version = ?", (version,)).fetchone()
+        files.update(parts)
+        connection.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE version = ?", (version,))
+    return [sha256 for sha256 in files if not _is_named(connection, sha256)]
+
+
+def _is_named(connection: sqlite3.Connection, sha256: str) -> bool:
+    """Say whether a stored version needs a file. One look into each index: an OR would read every stored row."""
+    named = (f"SELECT 1 FROM versions WHERE stored AND {part} = ? LIMIT 1" for part in PARTS)
+    return any(connection.execute(query, (sha256,)).fetchone() for query in named)
 
 
 def _version(row: tuple[Any, ...]) -> Version:
     fields = dict(zip(COLUMNS, row, strict=True))
     for name in JSON_COLUMNS:
         fields[name] = json.loads(fields[name]) if fields[name] is not None else None
-    fields["quarantined"] = {int(seq): reason for seq, reason in fields["quarantined"].items()}
+    for name in ("weights", "quarantined"):
+        fields[name] = {int(seq): value for seq, value in fields[name].items()}
+    fields["backlog"] = tuple((first, last) for first, last in fields["backlog"])
+    fields["held"] = tuple(fields["held"])
     fields["stored"] = bool(fields["stored"])
     return Version(parts={part: fields.pop(part) for part in PARTS}, **fields)

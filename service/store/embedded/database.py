@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
+from service.store.protocols import Timed
 
 BUSY_SECONDS = 10.0
 DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+# The statements are always the same: these can only come of a damaged schema, or of text that is none any more.
+DAMAGED_WORDS = ("no such column", "no such table", "user-defined function", "decode")
+# A file that could not be opened for writing for a moment is read-only to a connection for ever: it is made anew.
+STUCK = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+WAY_OUT = "put a copy of the data directory back"
 
 
 class Database:
     """A SQLite file that many threads and processes use. Raises DataDirectoryError where it is damaged."""
 
-    def __init__(self, path: Path, schema: str, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
+    def __init__(
+        self, path: Path, schema: str, *, synchronous: Literal["FULL", "NORMAL"], timed: Timed = lambda *_: None
+    ) -> None:
         self._path = path
+        self._timed = timed
         self._synchronous = synchronous
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
-        with failing_as_unavailable():
-            try:
-                self.connection().executescript(schema)
-            except sqlite3.DatabaseError as exc:
-                if exc.sqlite_errorcode & 0xFF in DAMAGED:
-                    raise DataDirectoryError(f"{path} is damaged ({exc}): put a copy of it back") from exc
-                raise
+        with self._failing():
+            self.connection().executescript(schema)
+            # Where -shm could not be opened for writing, all of this process's connections are read-only: better no start.
+            self.connection().execute("BEGIN IMMEDIATE")
+            self.connection().execute("ROLLBACK")
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection; transactions are explicit."""
@@ -39,6 +49,10 @@ class Database:
             # WAL: readers never wait for the writer. FULL: a commit returns after its fsync, NORMAL: it does not wait.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            # What is deleted is overwritten too: what is forgotten must be nowhere on the disk.
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.create_function("crc32", -1, _crc32, deterministic=True)
             self._local.connection = connection
             self._all.append(connection)
         return connection
@@ -46,22 +60,64 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Give a connection for reading."""
-        with failing_as_unavailable():
+        with self._failing():
             yield self.connection()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Give a connection inside one write transaction: committed at the end, rolled back on any error."""
-        with failing_as_unavailable():
+        with self._failing():
             connection = self.connection()
+            began = time.perf_counter()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                committing = time.perf_counter()
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        ended = time.perf_counter()
+        self._timed("transaction", self._path.stem, ended - began)
+        self._timed("commit", self._path.stem, ended - committing)
+
+    def empty_wal(self) -> None:
+        """Bring all into the file itself, and cut the write-ahead log: it holds what rows were before.
+
+        Raises StoreUnavailable where a reader keeps it from being cut.
+        """
+        with failing_as_unavailable():
+            (busy, *_) = self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable(f"the write-ahead log of {self._path.name} is in use")
+
+    def damaged(self, what: str) -> DataDirectoryError:
+        """Return the error of a row that is not what was written."""
+        in_one_line = " ".join(what.split())  # SQLite may quote a statement
+        return DataDirectoryError(f"{self._path} is damaged ({in_one_line}): {WAY_OUT}")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Tell damage, which stays, from what may be over in a moment."""
+        try:
+            with failing_as_unavailable():
+                yield
+        except StoreUnavailable as exc:
+            cause = exc.__cause__
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+            if code in DAMAGED or any(words in str(cause) for words in DAMAGED_WORDS):
+                raise self.damaged(str(cause)) from cause
+            if code in STUCK:
+                self._forget_connection()
+            raise
+
+    def _forget_connection(self) -> None:
+        connection: sqlite3.Connection | None = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            self._all.remove(connection)
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def close(self) -> None:
         """Close every connection; no other thread may use one any more."""
@@ -70,10 +126,43 @@ class Database:
         self._all.clear()
 
 
+def sealed(columns: Sequence[str]) -> str:
+    """Return the SQL that tells whether a row still is what was written: SQLite itself notices damaged pages, not bits.
+
+    A row of an earlier format has no sum, and is believed.
+    """
+    return f"(crc IS NULL OR crc = crc32({', '.join(columns)}))"
+
+
+def _crc32(*values: object) -> int:
+    """Return the CRC-32 of a row's values, each with its length before it."""
+    crc = 0
+    for value in values:
+        data = _bytes(value)
+        crc = zlib.crc32(data, zlib.crc32(b"%d" % len(data), crc))
+    return crc
+
+
+def _bytes(value: object) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode()
+        case int() | float():  # a column of floats gives an integer back as a float
+            return struct.pack("d", value)
+        case _:
+            return b""
+
+
 @contextmanager
 def failing_as_unavailable() -> Iterator[None]:
-    """Turn SQLite's errors into StoreUnavailable."""
+    """Turn the errors of SQLite and of the system into StoreUnavailable."""
     try:
         yield
     except sqlite3.Error as exc:
         raise StoreUnavailable(str(exc)) from exc
+    except UnicodeDecodeError as exc:  # in a function of ours that SQLite calls
+        raise StoreUnavailable("text that can't be decoded") from exc
+    except OSError as exc:
+        raise StoreUnavailable(f"{exc.strerror}: {exc.filename}" if exc.filename else str(exc)) from exc

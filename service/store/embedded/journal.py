@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from service.store.embedded.database import Database
+from service.store.embedded.database import Database, sealed
 from service.store.embedded.directory import DataDirectory
-from service.store.errors import StoreUnavailable
+from service.store.errors import StoreError
 from service.store.protocols import Prediction
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,16 @@ CREATE TABLE IF NOT EXISTS predictions (
   version INTEGER NOT NULL,
   instance BLOB NOT NULL,
   answer TEXT NOT NULL,
-  written_at REAL NOT NULL
+  written_at REAL NOT NULL,
+  crc INTEGER
 );
 CREATE INDEX IF NOT EXISTS predictions_age ON predictions (written_at);
+CREATE TABLE IF NOT EXISTS traces (id BLOB PRIMARY KEY, trace TEXT NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS predictions_gone AFTER DELETE ON predictions BEGIN DELETE FROM traces WHERE id = old.id; END;
 """
+
+# One that is damaged is not known: its label comes with the instance then.
+SEALED = sealed(["id", "version", "instance", "answer", "written_at"])
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 FLUSH_SECONDS = 0.02  # a little patience makes one transaction of many small ones
@@ -43,12 +49,14 @@ class EmbeddedPredictionJournal:
         *,
         max_age: float,
         max_bytes: int,
+        on_written: Callable[[int], object] = lambda _: None,
         on_dropped: Callable[[int], object] = lambda _: None,
     ) -> None:
+        self._on_written = on_written
         self._on_dropped = on_dropped
         self._max_age = max_age
         self._max_bytes = max_bytes
-        self._database = Database(directory.journal, SCHEMA, synchronous="NORMAL")
+        self._database = Database(directory.journal, SCHEMA, synchronous="NORMAL", timed=directory.timed)
         self._waiting: dict[str, Prediction] = {}
         self._writing: dict[str, Prediction] = {}
         self._waiting_bytes = 0
@@ -75,7 +83,8 @@ class EmbeddedPredictionJournal:
         with self._changed:
             found = {id: self._waiting.get(id) or self._writing.get(id) for id in ids}
         oldest = time.time() - self._max_age
-        query = "SELECT version, instance, answer FROM predictions WHERE id = ? AND written_at >= ?"
+        trace = "(SELECT trace FROM traces WHERE traces.id = predictions.id)"
+        query = f"SELECT version, instance, answer, {trace} FROM predictions WHERE id = ? AND written_at >= ? AND {SEALED}"
         known: dict[str, Prediction] = {}
         with self._database.read() as connection:
             for id, prediction in found.items():
@@ -88,13 +97,24 @@ class EmbeddedPredictionJournal:
     def older(self, seconds: float, after: int, limit: int) -> tuple[list[Prediction], int]:
         """Return written predictions of at least this age after a place, and the place of the last."""
         query = (
-            "SELECT number, written_at, id, version, instance, answer FROM predictions WHERE number > ? ORDER BY number LIMIT ?"
+            "SELECT number, written_at, id, version, instance, answer FROM predictions"
+            f" WHERE number > ? AND {SEALED} ORDER BY number LIMIT ?"
         )
         latest = time.time() - seconds
         with self._database.read() as connection:
             # Up to the first that is younger: where the clock was set back, none is passed over.
             rows = list(takewhile(lambda row: row[1] <= latest, connection.execute(query, (after, limit))))
         return [Prediction(id.hex(), *rest) for _, _, id, *rest in rows], rows[-1][0] if rows else after
+
+    def erase(self, ids: Sequence[str], instances: Sequence[bytes]) -> None:
+        """Remove predictions, also from the write-ahead log. Instances have no index: this reads the whole journal."""
+        with self._database.write() as connection:
+            connection.executemany("DELETE FROM predictions WHERE id = ?", ((_key(id),) for id in ids))
+            connection.execute("CREATE TEMP TABLE erased (instance BLOB PRIMARY KEY)")
+            connection.executemany("INSERT OR IGNORE INTO erased VALUES (?)", ((instance,) for instance in instances))
+            connection.execute("DELETE FROM predictions WHERE instance IN (SELECT instance FROM erased)")
+            connection.execute("DROP TABLE erased")
+        self._database.empty_wal()
 
     def close(self) -> None:
         """Write what waits and stop."""
@@ -110,10 +130,11 @@ class EmbeddedPredictionJournal:
                 with self._database.write() as connection:
                     self._write(connection)
                     self._forget(connection)
-            except StoreUnavailable as exc:
+                self._on_written(len(self._writing))
+            except StoreError as exc:
                 # The journal is a convenience, the log is the promise: predictions go on without it.
                 self._on_dropped(len(self._writing))
-                log.warning("journal.dropped: %d predictions could not be kept: %s", len(self._writing), exc)
+                log.warning("journal.dropped: %s", exc, extra={"predictions": len(self._writing)})
 
     def _take(self) -> bool:
         """Move what waits to `_writing`, where `get` still finds it; False when closed and nothing waits."""
@@ -129,8 +150,12 @@ class EmbeddedPredictionJournal:
         now = time.time()
         rows = [(_key(p.id), p.version, p.instance, p.answer, now) for p in self._writing.values()]
         connection.executemany(
-            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at) VALUES (?, ?, ?, ?, ?)", rows
+            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at, crc)"
+            " VALUES (?1, ?2, ?3, ?4, ?5, crc32(?1, ?2, ?3, ?4, ?5))",
+            rows,
         )
+        traced = [(_key(p.id), p.trace) for p in self._writing.values() if p.trace is not None]
+        connection.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?)", traced)
 
     def _forget(self, connection: sqlite3.Connection) -> None:
         connection.execute(

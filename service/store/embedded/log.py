@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import hashlib
+import hmac
 import sqlite3
 import threading
 import time
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from service.store.embedded.bell import Bell, ring
-from service.store.embedded.database import Database
-from service.store.embedded.directory import DataDirectory, sync_directory
+from service.store.embedded.copying import copy_database, made_whole
+from service.store.embedded.database import Database, failing_as_unavailable, sealed
+from service.store.embedded.directory import DataDirectory
 from service.store.errors import (
     AppendRefused,
-    DataDirectoryError,
     KeyBusy,
     KeyReused,
     LogBusy,
@@ -26,9 +26,10 @@ from service.store.errors import (
     StoreError,
     StoreUnavailable,
 )
-from service.store.protocols import Entry, EntryKind, NewEntry
+from service.store.protocols import ActKind, Entry, EntryKind, NewEntry
 
 # AUTOINCREMENT: a sequence number is never given twice, even when the newest entries were deleted.
+# Traces have a table of their own: an everlearn that knows of none opens the directory as well.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS feedback (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -37,20 +38,44 @@ CREATE TABLE IF NOT EXISTS feedback (
   label TEXT NOT NULL,
   weight REAL NOT NULL,
   key TEXT,
+  source TEXT,
   digest BLOB NOT NULL,
   prediction_id TEXT,
   predicted_by INTEGER,
   answer TEXT,
   replaces INTEGER,
-  received_at REAL NOT NULL
+  received_at REAL NOT NULL,
+  crc INTEGER
 );
-CREATE UNIQUE INDEX IF NOT EXISTS feedback_key ON feedback (kind, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS feedback_owned_key
+  ON feedback (kind, key, CASE kind WHEN 'class' THEN '' ELSE coalesce(source, '') END) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS feedback_prediction ON feedback (prediction_id, seq) WHERE prediction_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS feedback_source ON feedback (source, seq) WHERE source IS NOT NULL;
+CREATE INDEX IF NOT EXISTS feedback_act ON feedback (kind, seq) WHERE kind IN ('rollback', 'forget', 'release');
+CREATE TABLE IF NOT EXISTS traces (seq INTEGER PRIMARY KEY, trace TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), value BLOB NOT NULL);
+INSERT OR IGNORE INTO secret VALUES (1, randomblob(32));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = "seq, kind, instance, label, weight, key, prediction_id, predicted_by, answer, replaces, received_at"
+COLUMNS = "seq, kind, instance, label, weight, key, source, prediction_id, predicted_by, answer, replaces, received_at"
+WRITTEN = (
+    *("kind", "instance", "label", "weight", "key", "source", "digest", "prediction_id", "predicted_by", "answer", "replaces"),
+    "received_at",
+)
+SEALED = sealed(WRITTEN)
+SEAL = f"crc32({', '.join(WRITTEN)})"
+PLACES = ", ".join(f"?{number}" for number in range(1, len(WRITTEN) + 1))
+INSERT = f"INSERT INTO feedback ({', '.join(WRITTEN)}, crc) VALUES ({PLACES}, crc32({PLACES}))"
+
+# The key of feedback stays as a keyed hash: a client that sends it once more is answered as before, and not learned from. That
+# of a class goes: its name may be given again, and is nobody's key.
+TOMBSTONE = (
+    "UPDATE feedback SET kind = 'forgotten', instance = x'', label = 'null', weight = 0, key = ?, digest = x'',"
+    " prediction_id = NULL, predicted_by = NULL, answer = NULL, replaces = NULL WHERE seq = ? AND kind IN ('feedback', 'class')"
+)
 
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
+KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the learner, or many of them are not needed
 READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
 
 
@@ -58,6 +83,7 @@ READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pic
 class _Append:
     entries: Sequence[NewEntry]
     future: Future[list[int]] = field(default_factory=Future)
+    began: float = field(default_factory=time.perf_counter)
 
     @property
     def size(self) -> int:
@@ -69,11 +95,12 @@ class EmbeddedFeedbackLog:
 
     def __init__(self, directory: DataDirectory) -> None:
         self._bells = directory.bells
-        self._database = Database(directory.log, SCHEMA, synchronous="FULL")
+        self._timed = directory.timed
+        self._database = Database(directory.log, SCHEMA, synchronous="FULL", timed=directory.timed)
         self._bell: Bell | None = None
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
-        self._keys: set[tuple[EntryKind, str]] = set()  # of the appends that wait or are being written
+        self._keys: set[tuple[EntryKind, str, str]] = set()  # of the appends that wait or are being written
         self._changed = threading.Condition()
         self._closed = False
         self._writer: threading.Thread | None = None
@@ -88,7 +115,7 @@ class EmbeddedFeedbackLog:
             if self._waiting and self._waiting_bytes + append.size > MAX_WAITING_BYTES:
                 raise LogBusy
             for index, entry in enumerate(entries):
-                if (entry.kind, entry.key) in self._keys:
+                if (entry.kind, _owner(entry), entry.key) in self._keys:
                     raise KeyBusy(index)
             self._keys |= keys
             self._waiting.append(append)
@@ -101,12 +128,12 @@ class EmbeddedFeedbackLog:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return at most `limit` entries after a sequence number, and not many more bytes than READ_BYTES."""
-        query = f"SELECT {COLUMNS} FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
+        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
         entries: list[Entry] = []
         size = 0
         with self._database.read() as connection:
             for row in connection.execute(query, (after, limit)):
-                entries.append(_entry(row))
+                entries.append(self._entry(row))
                 size += len(entries[-1].instance)
                 if size > READ_BYTES:
                     break
@@ -114,16 +141,64 @@ class EmbeddedFeedbackLog:
 
     def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
         """Return the entries with these sequence numbers."""
-        query = f"SELECT {COLUMNS} FROM feedback WHERE seq = ?"
+        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE seq = ?"
         with self._database.read() as connection:
             rows = (connection.execute(query, (seq,)).fetchone() for seq in set(seqs))
-            return {row[0]: _entry(row) for row in rows if row is not None}
+            return {row[0]: self._entry(row) for row in rows if row is not None}
 
-    def find(self, kind: EntryKind, key: str) -> int | None:
-        """Return the sequence number of the entry that has this key."""
+    def kinds(self, seqs: Sequence[int]) -> dict[int, EntryKind]:
+        """Return what the entries with these sequence numbers bring."""
         with self._database.read() as connection:
-            row = connection.execute("SELECT seq FROM feedback WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-            return None if row is None else int(row[0])
+            rows = (connection.execute("SELECT seq, kind FROM feedback WHERE seq = ?", (seq,)).fetchone() for seq in set(seqs))
+            return dict(row for row in rows if row is not None)
+
+    def find(self, kind: EntryKind, key: str) -> list[int]:
+        """Return the sequence numbers of the entries with this key."""
+        query = "SELECT seq FROM feedback WHERE kind = ? AND key = ? ORDER BY seq"
+        with self._database.read() as connection:
+            return [seq for (seq,) in connection.execute(query, (kind, key))]
+
+    def acts(self, kind: ActKind) -> list[Entry]:
+        """Return all acts of a kind."""
+        acts = "kind IN ('rollback', 'forget', 'release')"
+        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE {acts} AND kind = ? ORDER BY seq"
+        with self._database.read() as connection:
+            return [self._entry(row) for row in connection.execute(query, (kind,))]
+
+    def brought_by(self, source: str, before: int) -> list[int]:
+        """Return what a source has brought."""
+        query = "SELECT seq FROM feedback WHERE source = ? AND seq < ? AND kind IN ('feedback', 'class') ORDER BY seq"
+        with self._database.read() as connection:
+            return [seq for (seq,) in connection.execute(query, (source, before))]
+
+    def has_brought(self, source: str) -> bool:
+        """Return whether a source has brought anything, be it forgotten since."""
+        query = "SELECT 1 FROM feedback WHERE source = ? AND kind IN ('feedback', 'class', 'forgotten') LIMIT 1"
+        with self._database.read() as connection:
+            return connection.execute(query, (source,)).fetchone() is not None
+
+    def erase(self, seqs: Sequence[int]) -> None:
+        """Leave tombstones, also in the write-ahead log: place and time, and a keyed hash by which a retry is known."""
+        secret = self.secret()
+        with self._database.write() as connection:
+            for seq in seqs:
+                for kind, key in connection.execute("SELECT kind, key FROM feedback WHERE seq = ?", (seq,)).fetchall():
+                    kept = tombstone_key(secret, key) if kind == "feedback" and key is not None else None
+                    connection.execute(TOMBSTONE, (kept, seq))
+                    connection.execute(f"UPDATE feedback SET crc = {SEAL} WHERE seq = ?", (seq,))
+                    connection.execute("DELETE FROM traces WHERE seq = ?", (seq,))
+        self._database.empty_wal()
+
+    def traces(self, seqs: Sequence[int]) -> list[str]:
+        """Return the traces of the requests that brought these entries."""
+        with self._database.read() as connection:
+            rows = (connection.execute("SELECT trace FROM traces WHERE seq = ?", (seq,)).fetchone() for seq in seqs)
+            return list(dict.fromkeys(row[0] for row in rows if row is not None))
+
+    def secret(self) -> bytes:
+        """Return the log's own random bytes."""
+        with self._database.read() as connection:
+            return bytes(connection.execute("SELECT value FROM secret").fetchone()[0])
 
     def end(self) -> int:
         """Return the last sequence number, 0 for an empty log."""
@@ -133,7 +208,8 @@ class EmbeddedFeedbackLog:
     def wait(self, timeout: float) -> None:
         """Wait for an append in any process."""
         if self._bell is None:
-            self._bell = Bell(self._bells, "feedback")
+            with failing_as_unavailable():
+                self._bell = Bell(self._bells, "feedback")
             return  # what was appended before we listened did not ring
         self._bell.wait(timeout)
 
@@ -157,6 +233,13 @@ class EmbeddedFeedbackLog:
             self._bell.close()
         self._database.close()
 
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        """Return the entry of a row. Raises DataDirectoryError where it is not what was written."""
+        *values, sound = row
+        if not sound:
+            raise self._database.damaged(f"seq {row[0]} is not what was written")
+        return Entry(**dict(zip(COLUMNS.split(", "), values, strict=True)))
+
     def _write_loop(self) -> None:
         while appends := self._take():
             results = self._commit(appends)
@@ -168,6 +251,7 @@ class EmbeddedFeedbackLog:
                     append.future.set_exception(result)
                 else:
                     append.future.set_result(result)
+                    self._timed("append", "feedback", time.perf_counter() - append.began)
             ring(self._bells, "feedback")
 
     def _take(self) -> list[_Append]:
@@ -181,7 +265,7 @@ class EmbeddedFeedbackLog:
         try:
             with self._database.write() as connection:
                 return [_insert_all(connection, append.entries) for append in appends]
-        except StoreUnavailable as exc:
+        except StoreError as exc:
             return [exc] * len(appends)
 
 
@@ -192,31 +276,18 @@ def fork(data: Path, to: Path) -> int:
     something already, StoreUnavailable; then nothing is made.
     """
     source = DataDirectory(data).open()
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise DataDirectoryError(f"{to} is there already, and not empty")
-    unfinished = to.with_name(f".{to.name}.fork-{os.getpid()}")
-    try:
-        items = _copy(source, DataDirectory(unfinished).create())
-        unfinished.rename(to)  # all of it or nothing
-        sync_directory(to.parent)
-    except OSError as exc:
-        raise StoreUnavailable(f"{to} can't be written: {exc.strerror}") from exc
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return items
-
-
-def _copy(source: DataDirectory, target: DataDirectory) -> int:
-    original, copied = Database(source.log, SCHEMA, synchronous="FULL"), Database(target.log, SCHEMA, synchronous="FULL")
-    try:
-        with original.read() as old:
-            old.backup(copied.connection())
-        with copied.write() as new:
-            new.execute("UPDATE feedback SET answer = NULL, predicted_by = NULL")
-            return int(new.execute("SELECT count(*) FROM feedback").fetchone()[0])
-    finally:
-        original.close()
-        copied.close()
+    with made_whole(to, last=source.marker.name) as folder:
+        log = DataDirectory(folder).create().log
+        copy_database(source.log, log)
+        database = Database(log, SCHEMA, synchronous="FULL")
+        try:
+            with database.write() as connection:
+                connection.execute(f"UPDATE feedback SET answer = NULL, predicted_by = NULL, crc = NULL WHERE {SEALED}")
+                connection.execute(f"UPDATE feedback SET crc = {SEAL} WHERE crc IS NULL")
+                connection.execute("DELETE FROM traces")
+                return int(connection.execute("SELECT count(*) FROM feedback").fetchone()[0])
+        finally:
+            database.close()
 
 
 def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:
@@ -232,29 +303,28 @@ def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> 
     return seqs
 
 
+def tombstone_key(secret: bytes, key: str) -> str:
+    """Return what stands for the key of a forgotten entry."""
+    return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
+
+
 def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
-    if entry.key is not None:
-        known = connection.execute(
-            "SELECT seq, digest FROM feedback WHERE kind = ? AND key = ?", (entry.kind, entry.key)
-        ).fetchone()
-        if known is not None:
-            if known[1] != entry.digest:
-                raise KeyReused(index)
-            return int(known[0])
+    if entry.key is not None and (known := _known(connection, index, entry)) is not None:
+        return known
     if entry.instance is None:
         raise MissingInstance(index)
     earlier = _label_of(connection, entry.prediction_id)
     if entry.only_first and earlier is not None:
         return earlier
     cursor = connection.execute(
-        "INSERT INTO feedback (kind, instance, label, weight, key, digest, prediction_id, predicted_by, answer, replaces,"
-        " received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        INSERT,
         (
             entry.kind,
             entry.instance,
             entry.label,
             entry.weight,
             entry.key,
+            entry.source,
             entry.digest,
             entry.prediction_id,
             entry.predicted_by,
@@ -264,7 +334,36 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
         ),
     )
     assert cursor.lastrowid is not None
+    if entry.trace is not None:
+        connection.execute("INSERT OR REPLACE INTO traces VALUES (?, ?)", (cursor.lastrowid, entry.trace))
+        connection.execute("DELETE FROM traces WHERE seq <= ?", (cursor.lastrowid - KEPT_TRACES,))
     return cursor.lastrowid
+
+
+def _known(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int | None:
+    """Return the sequence number that an entry's key has. Raises KeyReused where it came with other content."""
+    assert entry.key is not None
+    known = _keyed(connection, entry.kind, entry.key, _owner(entry))
+    if known is not None:
+        if known[1] != entry.digest:
+            raise KeyReused(index)
+        return int(known[0])
+    if entry.kind != "feedback":  # a class may be named again after it was forgotten
+        return None
+    (secret,) = connection.execute("SELECT value FROM secret").fetchone()
+    forgotten = _keyed(connection, "forgotten", tombstone_key(secret, entry.key), _owner(entry))
+    return None if forgotten is None else int(forgotten[0])
+
+
+def _keyed(connection: sqlite3.Connection, kind: EntryKind, key: str, owner: str) -> tuple[int, bytes] | None:
+    query = "SELECT seq, digest FROM feedback WHERE kind = ? AND key = ? AND (kind = 'class' OR coalesce(source, '') = ?)"
+    found: tuple[int, bytes] | None = connection.execute(query, (kind, key, owner)).fetchone()
+    return found
+
+
+def _owner(entry: NewEntry) -> str:
+    """Return whose a key is: a class has one name for all."""
+    return "" if entry.kind == "class" else entry.source or ""
 
 
 def _label_of(connection: sqlite3.Connection, prediction_id: str | None) -> int | None:
@@ -276,9 +375,5 @@ def _label_of(connection: sqlite3.Connection, prediction_id: str | None) -> int 
     return seq
 
 
-def _keys(entries: Sequence[NewEntry]) -> set[tuple[EntryKind, str]]:
-    return {(entry.kind, entry.key) for entry in entries if entry.key is not None}
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(**dict(zip(COLUMNS.split(", "), row, strict=True)))
+def _keys(entries: Sequence[NewEntry]) -> set[tuple[EntryKind, str, str]]:
+    return {(entry.kind, _owner(entry), entry.key) for entry in entries if entry.key is not None}

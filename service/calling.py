@@ -1,0 +1,87 @@
+"""Files sent to a running service, part by part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from service.client import Client, ProblemError
+from service.client.files import Line, Lines, lines_of
+from service.tables import StreamError
+
+PART = 500  # items between two moves of the bar
+PATIENCE = 600.0  # seconds for which one request is tried again: nobody is there to do it
+
+
+class Stopped(Exception):
+    """It was interrupted; the message says how to go on."""
+
+
+def predict_file(
+    source: Path, url: str, key: str | None, *, label: str | None, top_k: int | None, tell: Callable[[str], object]
+) -> None:
+    """Predict each item of a file, and `tell` each answer as a line of JSON. Raises ClientError, StreamError and OSError."""
+    with Client(url, token=key, patience=PATIENCE) as client:
+        lines = lines_of(source, client.document(), label=label, labelled=False)
+        for part in _parts(lines, "predicted"):
+            with _blaming(part):
+                predictions = client.predict((line.instance for line in part), top_k=top_k)
+            for line, each in zip(part, predictions, strict=True):
+                told = {"item": line.place, "id": each.id, "model_version": each.model_version, **each.answer}
+                tell(json.dumps(told, ensure_ascii=False))
+
+
+def send_file(source: Path, url: str, key: str | None, *, label: str | None, wait: float) -> str:
+    """Send the labelled items of a file, and wait at the end until they are served. Return what came of it, in words.
+
+    Raises ClientError, StreamError, OSError, and Stopped on Ctrl-C.
+    """
+    sent, last, version = 0, 0, None
+    with Client(url, token=key, patience=PATIENCE) as client:
+        lines = lines_of(source, client.document(), label=label, labelled=True)
+        try:
+            for part in _parts(lines, "sent"):
+                sent += len(part)
+                with _blaming(part):
+                    items = (line.feedback for line in part if line.feedback is not None)
+                    taken = client.feedback(items, wait=wait if sent == lines.count else 0)
+                last, version = max(last, *taken.seqs), taken.model_version
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped before the end of {source}; the same command goes on, and doubles nothing") from None
+    served = "" if version is None else f"; version {version}, which is served, knows them"
+    return f"{sent} items of {source} are in the log, up to seq {last}{served}"
+
+
+@contextmanager
+def _blaming(part: list[Line]) -> Iterator[None]:
+    """Name the place in the file of what the service refuses."""
+    try:
+        yield
+    except ProblemError as problem:
+        for fault in problem.faults:
+            _, *place = fault.pointer.split("/")
+            if len(place) > 1 and place[1].isdecimal() and int(place[1]) < len(part):  # else it is no item that is to blame
+                where = f"{'/'.join(place[2:])}: " if place[2:] else ""
+                raise StreamError(f"{part[int(place[1])].place}: {where}{fault.detail}") from problem
+        raise
+    except (TypeError, ValueError) as exc:
+        raise StreamError(f"{part[0].place} to {part[-1].place}: {exc}") from exc
+
+
+def _parts(lines: Lines, verb: str) -> Iterator[list[Line]]:
+    """Yield the items in parts, and show how many of them are done."""
+    columns: tuple[Any, ...] = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(verb, total=lines.count)
+        read = lines.read()
+        while part := list(islice(read, PART)):
+            yield part
+            progress.advance(bar, len(part))

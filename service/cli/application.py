@@ -1,0 +1,51 @@
+"""The application that commands join, and what several of them take and say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service.processes import EXIT_CONFIG
+from service.settings import CONFIG_VARIABLE, load_settings
+
+app = typer.Typer(
+    name="everlearn",
+    help="The model server with a write-ahead log: predictions out, labels in, one durable version after another.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+MOST = 2**63 - 1  # of a sequence number, a version, or anything that is counted
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Configuration file; without it ./everlearn.toml is read if it is there.", envvar=CONFIG_VARIABLE),
+]
+Data = Annotated[Path | None, typer.Option(help="Data directory.")]
+
+
+def data_directory(config: Path | None, data: Path | None) -> Path:
+    """Return the data directory that a command works on."""
+    return data or load_settings(config).store.data
+
+
+def say(line: str) -> None:
+    """Say something to whoever runs a command."""
+    errors.print(f"everlearn: {line}", markup=False)
+
+
+@contextmanager
+def one_line(*expected: type[Exception], say: Callable[[str], object] = say) -> Iterator[None]:
+    """Say in one line what the user has to change, and exit."""
+    try:
+        yield
+    except expected as exc:
+        say(str(exc))
+        raise typer.Exit(EXIT_CONFIG) from exc

@@ -1,0 +1,124 @@
+"""What a client can do, as steps: what both clients share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any, Literal
+
+from service.client.batches import Batch, Limits, cut
+from service.client.errors import ProblemError
+from service.client.exchange import ANSWER_SECONDS, Call, Steps, carried_out, pauses
+from service.client.messages import ClassAdded, Feedback, Model, Prediction, Status, Taken, as_json
+
+JSON = {"Content-Type": "application/json"}
+LONGEST_WAIT = 30.0  # seconds, that the service lets a request wait
+
+Counted = Literal["instances", "feedback"]
+
+
+class Calls:
+    """The calls of one client. It remembers the limits of the service once they were needed."""
+
+    def __init__(self, patience: float, limits: Limits | None) -> None:
+        self._patience = patience
+        self._limits = limits
+
+    def predict(self, instances: Iterable[Any], top_k: int | None) -> Steps[list[Prediction]]:
+        """Ask for the answers to instances, in as many requests as that takes."""
+        more = b"" if top_k is None else b',"top_k":%d' % top_k
+        predictions: list[Prediction] = []
+        for batch in (yield from self._batches("instances", map(as_json, instances))):
+            body = yield from self._sent("instances", batch, "/predict", JSON, more=more)
+            predictions += [_prediction(each, body["model_version"]) for each in body["predictions"]]
+        return predictions
+
+    def feedback(self, items: Iterable[Feedback], wait: float) -> Steps[Taken]:
+        """Send labels; every request is taken as a whole or not at all. The last one waits until all of them are served."""
+        seqs: list[int] = []
+        version = None
+        for batch in (yield from self._batches("feedback", (item.as_json() for item in items))):
+            waiting = min(wait, LONGEST_WAIT) if batch.last else 0.0
+            body = yield from self._sent("feedback", batch, "/feedback", _headers(waiting), wait=waiting)
+            seqs += [each["seq"] for each in body["accepted"]]
+            version = body.get("model_version")
+        return Taken(seqs, version)
+
+    def describe(self, name: str, descriptions: Iterable[str], wait: float) -> Steps[ClassAdded]:
+        """Add a class. A second time it would be refused, so it is not sent again where it may have arrived."""
+        content = as_json({"name": name, "descriptions": list(descriptions)})
+        headers = {**JSON, "Prefer": f"wait={math.ceil(min(wait, LONGEST_WAIT))}"}
+        call = Call("POST", "/classes", content, headers, ANSWER_SECONDS + wait, repeatable=False)
+        return ClassAdded.of((yield from carried_out(call, self._patience)))
+
+    def model(self) -> Steps[Model]:
+        """Look at what is served."""
+        return Model.of((yield from self._got("/model")))
+
+    def status(self, seq: int) -> Steps[Status]:
+        """Look at what became of a feedback item."""
+        return Status.of((yield from self._got(f"/feedback/{seq}")))
+
+    def wait_for(self, seq: int | None, version: int | None, seconds: float) -> Steps[int]:
+        """Look again and again until a version is served, or one that decided on a feedback item."""
+        if (seq is None) == (version is None):
+            raise ValueError("give either seq or version")
+        between = pauses(seconds)
+        while seq is not None and version is None:
+            status = yield from self.status(seq)
+            if status.status == "pending":
+                yield next(between)
+            else:
+                version = status.model_version or 0
+        while (served := (yield from self.model()).model_version) < (version or 0):
+            yield next(between)
+        return served
+
+    def limits(self) -> Steps[Limits]:
+        """Return what one request may hold."""
+        return self._limits or Limits.of((yield from self.document()))
+
+    def document(self) -> Steps[dict[str, Any]]:
+        """Return the OpenAPI document."""
+        document: dict[str, Any] = yield from self._got("/openapi.json")
+        self._limits = self._limits or Limits.of(document)
+        return document
+
+    def _batches(self, counted: Counted, items: Iterator[bytes]) -> Steps[Iterator[Batch]]:
+        """Cut items by the limits, which one item need not ask for."""
+        first = list(islice(items, 2))
+        if len(first) < 2:
+            return cut(first, 1, 0)
+        limits = yield from self.limits()
+        return cut(chain(first, items), getattr(limits, counted), limits.body_bytes)
+
+    def _sent(
+        self, counted: Counted, batch: Batch, path: str, headers: dict[str, str], *, more: bytes = b"", wait: float = 0.0
+    ) -> Steps[Any]:
+        """Send a batch. What a refusal blames is named by its place among all items."""
+        call = Call("POST", path, batch.body(counted, more), headers, ANSWER_SECONDS + wait)
+        try:
+            return (yield from carried_out(call, self._patience))
+        except ProblemError as problem:
+            if batch.start:
+                problem.faults = [replace(each, pointer=_moved(each.pointer, batch.start)) for each in problem.faults]
+                problem.detail = _moved(problem.detail, batch.start)
+            raise
+
+    def _got(self, path: str) -> Steps[Any]:
+        return (yield from carried_out(Call("GET", path), self._patience))
+
+
+def _headers(wait: float) -> dict[str, str]:
+    return {**JSON, "Prefer": f"wait={math.ceil(wait)}"} if wait else JSON
+
+
+def _prediction(body: dict[str, Any], version: int) -> Prediction:
+    return Prediction(body.pop("id"), version, body)
+
+
+def _moved(pointer: str, by: int) -> str:
+    return re.sub(r"^(/\w+/)(\d+)", lambda match: f"{match[1]}{int(match[2]) + by}", pointer)
