@@ -7,19 +7,49 @@ WORKERS ?= 2
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench serve clean
+.PHONY: help demo test test-long test-container lock lint bench serve clean
 
 help: ## Show these targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## Start a service, stream 1,797 digits through it, show it learn (ARGS=--once stops it at the end)
 	$(BIN)/everlearn demo $(ARGS)
 
+# The faults that tests inject are a small C library.
+define need_cc
+@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+  apt-get update -qq && apt-get install -qq -y gcc libc6-dev; } || { \
+  echo "a C compiler is missing: the faults that tests inject need it (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+endef
+
+# The dashboard's queries are put to a Prometheus where there is one.
+define need_prometheus
+@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus >/dev/null; } || true
+endef
+
 test: lint ## Run what CI runs: lint, then every test but the long ones (ARGS goes to pytest)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(need_cc)
+	$(need_prometheus)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not container" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: $(STAMP) ## Run the long tests: the same attacks with larger numbers
+	$(need_cc)
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+# Where no Docker engine runs, buildah builds the same Dockerfile, on a base that mmdebstrap makes.
+define need_builder
+@docker info >/dev/null 2>&1 || command -v buildah >/dev/null && command -v mmdebstrap >/dev/null || { [ "$$(id -u)" = 0 ] && \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap; }
+endef
+
+test-container: $(STAMP) ## Build the image, run it behind the gateway, stop and kill it under load
+	$(need_builder)
+	$(BIN)/python -m pytest -m container -s tests/container $(ARGS)
+
+lock: $(STAMP) ## Remake the lock files of the image
+	$(BIN)/python -m pip install --quiet pip-tools==7.6.2
+	$(BIN)/python docker/lock.py
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff format --check .

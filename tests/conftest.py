@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 from hypothesis import settings
 from sklearn.datasets import load_digits
 
-from tests.running import DIGITS, ROOT, RunningService, wait_for
+from tests.running import DIGITS, RunningService
 
 # Speed is measured in benchmarks/, never asserted in a test: a busy machine must not fail one.
 settings.register_profile("everlearn", deadline=None)
@@ -44,29 +41,3 @@ def client(service: RunningService) -> Iterator[httpx.Client]:
     """Return a client of the module's service."""
     with service.client() as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the demo writes."""
-    return tmp_path_factory.mktemp("demo")
-
-
-@pytest.fixture(scope="session")
-def demo(demo_folder: Path) -> Iterator[tuple[str, str]]:
-    """Run `everlearn demo` to its end and let it serve on; give its URL and what it printed."""
-    printed = demo_folder / "out"
-    flags = ["--data", str(demo_folder / "data"), "--port", "0"]
-    files = ["--report", str(demo_folder / "report.json"), "--plot", str(demo_folder / "curve.png")]
-    with printed.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "demo", *flags, *files], stdout=out, stderr=out, cwd=ROOT
-        )
-    try:
-        wait_for(lambda: "/model\n" in printed.read_text() or process.poll() is not None, "the demo to serve on", 300)
-        text = printed.read_text()
-        assert process.poll() is None, text
-        yield text.split("serving on ")[1].split(",")[0], text
-    finally:
-        process.terminate()
-        process.wait(60)

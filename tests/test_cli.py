@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from service.checkpointing import shaping_of
 from service.cli import Template, app
@@ -83,7 +84,7 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     ("environment", "says"),
     [
         ({"EVERLEARN_SERVER_PORT": "yes"}, "server.port"),
-        ({"EVERLEARN_SERVER_PROT": "1"}, "server.prot: no such setting; allowed: grace_seconds, host"),
+        ({"EVERLEARN_SERVER_PROT": "1"}, "server.prot: no such setting; allowed: access_log, drain_seconds, grace_seconds"),
         ({"EVERLEARN_SERVING_DEVICE": "tpu"}, "serving.device"),
         ({"EVERLEARN_MODEL": "{x"}, "EVERLEARN_MODEL: not valid JSON"),
         (
@@ -117,9 +118,9 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, environme
         ),
         (
             DIGITS.replace("[model.input]", "[modle]\n[model.input]"),
-            "modle: no such setting; allowed: explanations, learner, learning",
+            "modle: no such setting; allowed: access, explanations, gate",
         ),
-        ("[modle]\n", "modle: no such setting; allowed: explanations, learner, learning"),
+        ("[modle]\n", "modle: no such setting; allowed: access, explanations, gate"),
         (DIGITS.replace('"tabular"', '["tabular"]'), "model.encoder.name: ['tabular'] is not one of convolutional"),
         ("[model]\nclass = 'nowhere:Model'\n", "model.class: can't import 'nowhere:Model'"),
         ("[model]\nclass = 'wrong:Model'\n", "SyntaxError: "),
@@ -174,6 +175,41 @@ def test_versions_and_replay_read_what_a_service_left(tmp_path: Path, digits: Di
     assert f"{number} versions replayed, every one bit-identical" in done.stderr
 
 
+def test_replay_makes_one_version_anew_beside_the_service_and_writes_its_files(tmp_path: Path, digits: Digits) -> None:
+    with RunningService(tmp_path, DIGITS) as service, service.client() as client:
+        for item in digits[:3]:
+            learn(client, [item])
+        done = everlearn("replay", "--data", str(service.data), "--to", "2", "--output", str(tmp_path / "two"))
+        sha256 = client.get("/versions/2").json()["sha256"]
+    assert done.returncode == 0, done.stderr
+    assert f"version 2, made anew, is bit-identical to what was committed: {sha256}" in done.stderr
+    assert len(list((tmp_path / "two").iterdir())) == 3
+
+
+@pytest.mark.parametrize("flags", [[], ["--to", "1", "--verify"], ["--verify", "--output", "there"]])
+def test_replay_wants_to_know_what_to_replay(tmp_path: Path, flags: list[str]) -> None:
+    done = everlearn("replay", "--data", str(tmp_path), *flags, TERM="dumb", COLUMNS="200")
+    assert done.returncode == 2
+    assert "say --verify, or --to with a version; --output goes with --to" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("forget",),
+        ("rollback",),
+        ("release",),
+        ("whatif", "--without"),
+        ("replay", "--to"),
+        ("export", "--output", "x", "--version"),
+        ("versions", "--limit"),
+        ("audit", "--limit"),
+    ],
+)
+def test_a_number_that_is_none_of_the_log_is_told_as_such(command: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, [*command, str(2**63)]).exit_code == 2
+
+
 def test_replay_names_the_first_version_that_differs(tmp_path: Path, digits: Digits) -> None:
     with RunningService(tmp_path, DIGITS) as service:
         with service.client() as client:
@@ -182,7 +218,7 @@ def test_replay_names_the_first_version_that_differs(tmp_path: Path, digits: Dig
         service.stop()
     checkpoints = EmbeddedCheckpointStore(DataDirectory(service.data).open(), keep=2)
     with checkpoints._database.write() as connection:
-        connection.execute("UPDATE versions SET sha256 = 'other' WHERE version IN (2, 4)")
+        connection.execute("UPDATE versions SET crc = NULL, sha256 = 'other' WHERE version IN (2, 4)")
     checkpoints.close()
     done = everlearn("replay", "--data", str(service.data), "--verify")
     assert done.returncode == 1
@@ -205,7 +241,7 @@ def test_replay_of_what_a_gpu_learned_needs_one(tmp_path: Path, digits: Digits) 
     with RunningService(tmp_path, DIGITS) as service:
         service.stop()
     with closing(sqlite3.connect(service.data / "versions.db")) as database, database:
-        database.execute("UPDATE versions SET environment = json_set(environment, '$.device', 'cuda:99')")
+        database.execute("UPDATE versions SET crc = NULL, environment = json_set(environment, '$.device', 'cuda:99')")
     done = everlearn("replay", "--data", str(service.data), "--verify")
     assert done.returncode == 78
     assert done.stderr.strip().startswith("everlearn: learner.device: 'cuda:99' is not there")
@@ -218,7 +254,9 @@ def test_replay_says_when_the_environment_differs(tmp_path: Path, digits: Digits
         service.stop()
     checkpoints = EmbeddedCheckpointStore(DataDirectory(service.data).open(), keep=2)
     with checkpoints._database.write() as connection:
-        connection.execute("UPDATE versions SET sha256 = 'other', environment = json_set(environment, '$.torch', '1.0')")
+        connection.execute(
+            "UPDATE versions SET crc = NULL, sha256 = 'other', environment = json_set(environment, '$.torch', '1.0')"
+        )
     checkpoints.close()
     done = everlearn("replay", "--data", str(service.data), "--verify")
     assert done.returncode == 1

@@ -8,13 +8,42 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
+from tests.answers import check_commands
 from tests.running import ROOT, everlearn, wait_for
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the demo writes."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(demo_folder: Path) -> Iterator[tuple[str, str]]:
+    """Run `everlearn demo` to its end and let it serve on; give its URL and what it printed."""
+    printed = demo_folder / "out"
+    flags = ["--data", str(demo_folder / "data"), "--port", "0"]
+    files = ["--report", str(demo_folder / "report.json"), "--plot", str(demo_folder / "curve.png")]
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "demo", *flags, *files], stdout=out, stderr=out, cwd=ROOT
+        )
+    try:
+        wait_for(lambda: "/model\n" in printed.read_text() or process.poll() is not None, "the demo to serve on", 300)
+        text = printed.read_text()
+        assert process.poll() is None, text
+        yield text.split("serving on ")[1].split(",")[0], text
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def test_the_demo_learns_and_loses_nothing(demo: tuple[str, str], demo_folder: Path) -> None:
@@ -42,6 +71,14 @@ def test_the_demos_curl_lines_work_while_it_serves_on(demo: tuple[str, str]) -> 
         assert re.search(r"\n20[02]$", answer.stdout), answer.stdout
 
 
+def test_the_curl_lines_give_the_answers_that_the_readme_shows(demo: tuple[str, str]) -> None:
+    url, _ = demo
+    examples = re.findall(r"^\$ (curl .*)\n(.*)$", (ROOT / "README.md").read_text(), re.M)
+    assert len(examples) == 2
+    wait_for(lambda: _learned(url) is not None, "the labels that the demo's own lines gave to be learned")
+    check_commands(examples, url, already=(_learned(url) or 0) - 1797)
+
+
 def test_the_demo_ends_by_itself_and_takes_its_service_along(tmp_path: Path) -> None:
     flags = [
         "--once",
@@ -65,6 +102,12 @@ def test_the_demo_ends_by_itself_and_takes_its_service_along(tmp_path: Path) -> 
     assert "Traceback" not in output
     assert process.returncode != 0
     wait_for(lambda: not _serving(tmp_path), "the service to end")
+
+
+def _learned(url: str) -> int | None:
+    """Return the newest seq once the served version holds it."""
+    model = httpx.get(f"{url}/model").json()
+    return int(model["log_seq"]) if model["log_seq"] == model["model_version"] else None
 
 
 def _serving(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from service.templates import render
 from tests.answers import check_commands
-from tests.running import ROOT, RunningService
+from tests.running import ROOT, RunningService, everlearn
 
 EXAMPLES = [
     pytest.param(code, id=f"{path.name}-{number}")
@@ -41,8 +42,26 @@ def test_the_curl_lines_of_a_page_give_the_answers_that_it_shows(page: Path, tmp
     text = page.read_text()
     config = re.search(r"^```toml\n(.*?)^```", text, re.M | re.S)
     template = re.search(r"everlearn init --template (\w+)", text)
-    assert template
+    assert config or template
     examples = re.findall(r"^\$ (curl .*)\n(.*)$", text, re.M)
     assert len(examples) == text.count("$ curl")
-    with RunningService(tmp_path, config[1] if config else render(template[1])) as service:
-        check_commands(examples, service.url)
+    service = RunningService(tmp_path, config[1] if config else render(template[1]))  # type: ignore[index]
+    keys = made_keys(text, service)
+    with service:
+        check_commands([(replaced(command, keys), shown) for command, shown in examples], service.url)
+
+
+def made_keys(text: str, service: RunningService) -> dict[str, str]:
+    """Run the lines that make keys; return the key that was made for each that the page shows."""
+    made = {}
+    for command, shown in re.findall(r"^\$ everlearn (keys add .*)\n(.*)$", text, re.M):
+        done = everlearn(*shlex.split(command), "--config", str(service.config), "--data", str(service.data))
+        assert done.returncode == 0, done.stderr
+        made[shown] = done.stdout.strip()
+    return made
+
+
+def replaced(command: str, keys: dict[str, str]) -> str:
+    for shown, made in keys.items():
+        command = command.replace(shown, made)
+    return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def test_what_no_route_expects_is_a_500_with_its_id_in_answer_metrics_and_log(tm
         answer = client.post("/predict", json={"instances": [[1.0]]}, headers={"X-Request-ID": "mine-1"})
         check_problem(answer, 500, "internal")
         assert answer.headers["x-request-id"] == "mine-1"
-        assert "api.failed: request mine-1" in service.log()
+        assert re.search(r"api.failed: .* request_id=mine-1$", service.log(), re.M)
         assert 'everlearn_http_requests_total{method="POST",route="/predict",status="500"} 1.0' in client.get("/metrics").text
 
 

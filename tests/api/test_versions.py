@@ -52,3 +52,11 @@ def test_a_version_that_is_not_there_is_404_and_nonsense_is_422(client: httpx.Cl
     assert client.get("/versions/99999").status_code == 404
     assert client.get("/versions/last").status_code == 422
     assert client.get("/versions", params={"limit": 0}).status_code == 422
+
+
+def test_a_parameter_that_is_given_twice_is_refused(client: httpx.Client) -> None:
+    for path in ("/versions?limit=1&limit=2", "/classes?offset=true&offset=0", "/versions?before=1&limit=2&before=1"):
+        answer = client.get(path)
+        assert answer.status_code == 422, path
+        assert "is given 2 times in the query" in answer.json()["detail"]
+    assert client.get("/versions?limit=1&other=1&other=2").status_code == 200

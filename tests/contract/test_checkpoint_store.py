@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -11,17 +12,19 @@ from service.store.embedded import EmbeddedCheckpointStore
 
 Opener = Callable[..., CheckpointStore]
 SHAPING = {"model": {"x": 1}, "learning": {}}
+GATE = b"{}"
 
 
 def version(number: int, parts: Mapping[Part, str], first: int = 1, last: int = 0) -> Version:
     return Version(
         version=number,
         parent=number - 1 if number else None,
+        updates=number,
         created_at=1.5,
         first_seq=first,
         last_seq=last,
-        steps=[[[first], []]],
-        quarantined={},
+        applied_seq=last,
+        steps=[[list(range(first, last + 1)), []]],
         metrics={"items": last},
         by_class={"a": {"items": 1}},
         environment={"torch": "2"},
@@ -45,13 +48,13 @@ def fill(store: CheckpointStore, count: int) -> list[Version]:
     store.initialise(SHAPING, rows[0])
     for number in range(1, count + 1):
         rows.append(version(number, parts_of(store, number), number, number))
-        store.commit(rows[-1])
+        store.commit([rows[-1]], gate=GATE)
     return rows
 
 
 def test_an_empty_store_has_no_version(checkpoints: CheckpointStore) -> None:
     assert (checkpoints.latest(), checkpoints.get(0), checkpoints.shaping()) == (None, None, None)
-    assert (checkpoints.page(None, 5), checkpoints.following(-1, 5), checkpoints.consumer_of(1)) == ([], [], None)
+    assert (checkpoints.page(None, 5), checkpoints.following(-1, 5), checkpoints.takers(1)) == ([], [], [])
 
 
 def test_a_version_is_read_back_as_it_was_committed(open_checkpoints: Opener) -> None:
@@ -73,27 +76,90 @@ def test_pages_go_down_and_following_goes_up(checkpoints: CheckpointStore) -> No
     assert [row.version for row in checkpoints.following(2, 9)] == [3, 4]
 
 
-def test_the_consumer_of_an_entry_is_the_version_whose_update_took_it(checkpoints: CheckpointStore) -> None:
+def takers(store: CheckpointStore, *seqs: int) -> list[list[int]]:
+    return [[row.version for row in store.takers(seq)] for seq in seqs]
+
+
+def test_the_taker_of_an_entry_is_the_version_whose_update_took_it(checkpoints: CheckpointStore) -> None:
     fill(checkpoints, 0)
-    checkpoints.commit(version(1, parts_of(checkpoints, 1), 1, 3))
-    checkpoints.commit(version(2, parts_of(checkpoints, 2), 4, 4))
-    consumers = [checkpoints.consumer_of(seq) for seq in range(6)]
-    assert [consumer and consumer.version for consumer in consumers] == [None, 1, 1, 1, 2, None]
+    checkpoints.commit([version(1, parts_of(checkpoints, 1), 1, 3)], gate=GATE)
+    checkpoints.commit([version(2, parts_of(checkpoints, 2), 4, 4)], gate=GATE)
+    assert takers(checkpoints, *range(6)) == [[], [1], [1], [1], [2], []]
+
+
+def branch(store: CheckpointStore, number: int, parent: int) -> Version:
+    row = replace(version(number, store.get(parent).parts, number, number), parent=parent)  # type: ignore[union-attr]
+    store.commit([row], gate=GATE)
+    return row
+
+
+def superseded(store: CheckpointStore) -> dict[int, int]:
+    return {row.version: row.superseded for row in store.following(-1, 99) if row.superseded is not None}
+
+
+def test_the_served_line_is_the_newest_version_and_its_ancestors(open_checkpoints: Opener) -> None:
+    store = open_checkpoints(keep=99)
+    fill(store, 4)
+    branch(store, 5, parent=2)
+    assert superseded(store) == {3: 5, 4: 5}
+    branch(store, 6, parent=5)
+    branch(store, 7, parent=3)  # back to a line that was left
+    assert superseded(store) == {4: 5, 5: 7, 6: 7}
+    branch(store, 8, parent=6)
+    assert superseded(store) == {3: 8, 4: 5, 7: 8}
+    branch(store, 9, parent=0)
+    assert superseded(store).keys() == {1, 2, 3, 4, 5, 6, 7, 8}
+
+
+def test_an_entry_that_was_taken_again_has_its_takers_newest_first(open_checkpoints: Opener) -> None:
+    store = open_checkpoints(keep=99)
+    fill(store, 3)
+    again = replace(version(4, parts_of(store, 4), 2, 3), parent=1)
+    store.commit([again], gate=GATE)
+    assert takers(store, 1, 2, 3) == [[1], [4, 2], [4, 3]]
+
+
+def test_forgetting_lets_go_of_every_checkpoint_that_has_seen_the_entry(open_checkpoints: Opener) -> None:
+    store = open_checkpoints(keep=99)
+    rows = fill(store, 3)
+    store.commit([version(4, parts_of(store, 4), 4, 4)], gate=GATE)
+    clean = replace(version(5, dict.fromkeys(rows[0].parts, ""), 3, 3), parent=1, stored=False)
+    store.commit([clean, version(6, parts_of(store, 6))], gate=GATE, forgotten=[2, 4])
+    assert [row.version for row in store.following(-1, 99) if row.stored] == [0, 1, 6]
+    with pytest.raises(CorruptCheckpoint):
+        store.path(rows[2].parts["model"])
+
+
+def test_what_a_row_says_of_an_entry_can_be_erased(open_checkpoints: Opener) -> None:
+    store = open_checkpoints()
+    fill(store, 1)
+    store.commit([replace(version(2, parts_of(store, 2), 2, 3), quarantined={2: "says too much", 3: "bad"})], gate=GATE)
+    store.erase([2])
+    told = store.get(2)
+    assert told
+    assert told.quarantined == {2: "forgotten", 3: "bad"}
+
+
+def test_what_the_gate_knows_is_that_of_the_last_commit(open_checkpoints: Opener) -> None:
+    store = open_checkpoints()
+    fill(store, 1)
+    store.commit([version(2, parts_of(store, 2), 2, 2)], gate=b"[2]")
+    assert open_checkpoints().gate() == b"[2]"
 
 
 def test_quarantined_entries_keep_their_reason(checkpoints: CheckpointStore) -> None:
     fill(checkpoints, 0)
-    checkpoints.commit(replace(version(1, parts_of(checkpoints, 1), 1, 1), quarantined={1: "poison"}))
+    checkpoints.commit([replace(version(1, parts_of(checkpoints, 1), 1, 1), quarantined={1: "poison"})], gate=GATE)
     latest = checkpoints.latest()
     assert latest
     assert latest.quarantined == {1: "poison"}
 
 
-def test_only_the_newest_checkpoints_and_the_first_are_kept(open_checkpoints: Opener) -> None:
+def test_the_newest_checkpoints_are_kept_and_fewer_the_older_they_get(open_checkpoints: Opener) -> None:
     store = open_checkpoints(keep=3)
-    rows = fill(store, 8)
+    rows = fill(store, 20)
     stored = [row.version for row in store.page(None, 99) if row.stored]
-    assert stored == [8, 7, 6, 0]
+    assert stored == [20, 19, 18, 16, 8, 0]
     for row in rows:
         for part in ("model", "learner"):
             if row.version in stored:
@@ -101,14 +167,30 @@ def test_only_the_newest_checkpoints_and_the_first_are_kept(open_checkpoints: Op
             else:
                 with pytest.raises(CorruptCheckpoint):
                     store.path(row.parts[part])
-    assert store.path(rows[8].parts["frozen"]).read_bytes() == b"never changes"
+    assert store.path(rows[20].parts["frozen"]).read_bytes() == b"never changes"
 
 
 def test_keeping_fewer_than_before_lets_go_of_the_rest(open_checkpoints: Opener) -> None:
-    fill(open_checkpoints(keep=9), 6)
+    fill(open_checkpoints(keep=99), 19)
     store = open_checkpoints(keep=2)
-    store.commit(version(7, parts_of(store, 7), 7, 7))
-    assert [row.version for row in store.page(None, 99) if row.stored] == [7, 6, 0]
+    store.commit([version(20, parts_of(store, 20), 20, 20)], gate=GATE)
+    assert [row.version for row in store.page(None, 99) if row.stored] == [20, 19, 18, 16, 8, 0]
+
+
+def test_a_file_that_a_kept_version_shares_with_a_released_one_stays(open_checkpoints: Opener) -> None:
+    store = open_checkpoints(keep=2)
+    fill(store, 0)
+    shared = parts_of(store, 1)
+    for number in (1, 2, 3):  # as after quarantined updates, or a rollback: the same bytes again
+        store.commit([version(number, shared, number, number)], gate=GATE)
+    store.commit([version(4, parts_of(store, 4), 4, 4)], gate=GATE)
+    assert [row.version for row in store.page(None, 99) if row.stored] == [4, 3, 2, 0]
+    assert store.path(shared["model"]).read_bytes() == b"model 1"
+    for number in (5, 6, 7, 8, 9):
+        store.commit([version(number, parts_of(store, number), number, number)], gate=GATE)
+    assert 2 not in [row.version for row in store.page(None, 99) if row.stored]
+    with pytest.raises(CorruptCheckpoint):
+        store.path(shared["model"])
 
 
 def test_a_changed_byte_is_found_and_a_missing_file_too(checkpoints: CheckpointStore) -> None:
@@ -130,6 +212,22 @@ def test_a_second_learner_is_refused_until_the_first_has_ended(open_checkpoints:
         pass
 
 
+def test_a_learner_that_stands_by_leads_once_the_first_has_ended(open_checkpoints: Opener) -> None:
+    first, second = open_checkpoints(), open_checkpoints()
+    turns = []
+    leading = ExitStack()
+    leading.enter_context(first.lead())
+
+    def wait() -> None:
+        turns.append(second.led())
+        if len(turns) == 3:
+            leading.close()
+
+    with second.lead(wait):
+        assert second.led()
+    assert turns == [True, True, True]
+
+
 def test_files_that_no_version_names_are_removed_when_a_learner_starts(open_checkpoints: Opener) -> None:
     store = open_checkpoints()
     rows = fill(store, 1)
@@ -139,14 +237,18 @@ def test_files_that_no_version_names_are_removed_when_a_learner_starts(open_chec
         assert store.path(rows[1].parts["model"]).exists()
 
 
-def test_a_follower_is_woken_by_a_commit(open_checkpoints: Opener) -> None:
+@pytest.mark.parametrize("waking", ["a commit", "a stop"])
+def test_a_follower_is_woken(open_checkpoints: Opener, waking: str) -> None:
     leader, follower = open_checkpoints(), open_checkpoints()
     fill(leader, 0)
     follower.wait(0)  # from here on it listens
     woken = threading.Event()
     thread = threading.Thread(target=lambda: (follower.wait(20), woken.set()))
     thread.start()
-    leader.commit(version(1, parts_of(leader, 1), 1, 1))
+    if waking == "a commit":
+        leader.commit([version(1, parts_of(leader, 1), 1, 1)], gate=GATE)
+    else:
+        leader.wake()
     assert woken.wait(5)
     thread.join()
 
@@ -154,5 +256,5 @@ def test_a_follower_is_woken_by_a_commit(open_checkpoints: Opener) -> None:
 def test_the_same_number_can_not_be_committed_twice(checkpoints: CheckpointStore) -> None:
     rows = fill(checkpoints, 1)
     with pytest.raises(Exception, match="UNIQUE"):
-        checkpoints.commit(rows[1])
+        checkpoints.commit([rows[1]], gate=GATE)
     assert isinstance(checkpoints, EmbeddedCheckpointStore)

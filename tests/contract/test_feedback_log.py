@@ -199,5 +199,62 @@ def test_a_key_is_found_among_its_kind_and_may_come_once_in_each(log: FeedbackLo
     label = NewEntry(instance=b"x", label='"a"', digest=b"d", key="k")
     named = NewEntry(kind="class", instance=b"", label="{}", digest=b"e", key="k")
     first, second = log.append([label, named]).result(10)
-    assert (log.find("feedback", "k"), log.find("class", "k"), log.find("class", "other")) == (first, second, None)
+    assert (log.find("feedback", "k"), log.find("class", "k"), log.find("class", "other")) == ([first], [second], [])
     assert [entry.kind for entry in log.read(0, 10)] == ["feedback", "class"]
+
+
+def test_a_key_belongs_to_its_source_and_a_class_to_all(log: FeedbackLog) -> None:
+    mine, theirs = (NewEntry(instance=b"x", label='"a"', digest=each, key="k", source=each.decode()) for each in (b"m", b"t"))
+    (first,), (second,) = (log.append([each]).result(10) for each in (mine, theirs))
+    assert first != second
+    assert log.append([mine]).result(10) == [first]
+    assert log.find("feedback", "k") == [first, second]
+    one, other = (
+        NewEntry(kind="class", instance=b"", label="{}", digest=b, key="zebra", source=b.decode()) for b in (b"m", b"t")
+    )
+    log.append([one]).result(10)
+    with pytest.raises(KeyReused):
+        log.append([other]).result(10)
+
+
+def test_what_a_source_has_brought_is_found_up_to_a_place(log: FeedbackLog) -> None:
+    entries = [NewEntry(instance=b"x", label='"a"', digest=b"", source=source) for source in ("one", "two", "one", None, "one")]
+    seqs = log.append(entries).result(10)
+    assert log.brought_by("one", seqs[4]) == [seqs[0], seqs[2]]
+    assert log.brought_by("nobody", seqs[4]) == []
+    assert log.has_brought("one")
+    assert not log.has_brought("nobody")
+
+
+def test_an_erased_entry_leaves_a_tombstone_that_knows_its_key(log: FeedbackLog) -> None:
+    entry = NewEntry(instance=b"secret", label='"private"', digest=b"d", key="order", source="one", prediction_id="ab")
+    (seq,) = log.append([entry]).result(10)
+    log.erase([seq])
+    log.erase([seq, 10**6])
+    left = log.fetch([seq])[seq]
+    assert (left.kind, left.instance, left.label, left.prediction_id, left.source) == ("forgotten", b"", "null", None, "one")
+    assert left.key not in (None, "order")
+    assert log.find("feedback", "order") == []
+    assert log.append([entry]).result(10) == [seq]
+    assert log.brought_by("one", 10**6) == []
+
+
+def test_the_name_of_an_erased_class_is_free_again_and_nobodys_key(log: FeedbackLog) -> None:
+    for _ in range(2):
+        log.erase(append(log, NewEntry(kind="class", instance=b"", label="{}", digest=b"d", key="zebra")))
+    (label,) = append(log, entry(key="zebra"))
+    assert log.fetch([label])[label].kind == "feedback"
+    log.erase([label])
+    assert append(log, entry(key="zebra")) == [label]
+
+
+def test_acts_are_found_by_their_kind_and_are_never_erased(log: FeedbackLog) -> None:
+    acts = [NewEntry(kind=kind, instance=b"", label="{}", digest=b"") for kind in ("forget", "rollback", "forget")]
+    seqs = log.append(acts).result(10)
+    log.erase(seqs)
+    assert [act.seq for act in log.acts("forget")] == [seqs[0], seqs[2]]
+
+
+def test_the_secret_of_a_log_stays(open_log: Opener) -> None:
+    assert len(open_log().secret()) == 32
+    assert open_log().secret() == open_log().secret()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -24,9 +25,11 @@ class PoisonableHead(Classification):
             os._exit(3)
         if "segfault" in labels:
             ctypes.string_at(0)
+        if "hang" in labels:
+            threading.Event().wait()
         if "memory" in labels:  # what the kernel's out-of-memory killer does, without taking the machine along
             os.kill(os.getpid(), signal.SIGKILL)
-        print("models may print")  # noqa: T201  # and must not be taken for the child's reports
+        print("models may print")  # and must not be taken for the child's reports
         losses = super().loss(features, labels, fresh)
         return losses * torch.inf if "infinite" in labels else losses
 

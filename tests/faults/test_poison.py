@@ -13,6 +13,8 @@ from tests.running import RunningService, wait_for
 POISONED = """
 [model]
 class = "tests.faults.poison:Poisonable"
+[learner]
+watchdog_seconds = 1
 [limits]
 feedback = 500
 """
@@ -27,6 +29,7 @@ ENDS_THE_PROCESS = 9  # items in such a test: each halving costs a start of the 
         ("raise", 60),
         ("infinite", 60),
         ("exit", ENDS_THE_PROCESS),
+        ("hang", ENDS_THE_PROCESS),
         pytest.param("segfault", ENDS_THE_PROCESS, marks=pytest.mark.long),
         pytest.param("memory", 60, marks=pytest.mark.long),
     ],

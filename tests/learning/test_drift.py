@@ -39,7 +39,7 @@ def test_the_state_is_bounded() -> None:
 
 
 def watch(response: DriftResponse, values: list[float], *, grew: bool = False) -> bool:
-    return response.watch(torch.tensor(values), last_seq=77, version=9, grew=grew)
+    return response.watch(torch.tensor(values), last_seq=77, update=9, grew=grew)
 
 
 def test_drift_is_told_with_its_place_and_items_are_counted_from_it() -> None:
@@ -48,7 +48,7 @@ def test_drift_is_told_with_its_place_and_items_are_counted_from_it() -> None:
     assert response.describe() == {"events": 0}
     assert response.items == 1000
     assert watch(response, losses(300, 0.7))
-    assert response.describe() == {"events": 1, "seq": 77, "version": 9}
+    assert response.describe() == {"events": 1, "seq": 77}
     assert response.items == 0
     watch(response, losses(100, 0.7, seed=2))
     assert response.items == 100

@@ -12,7 +12,7 @@ from models.base import Batch, Encoder, OnlineModel
 from models.heads.classification import Classification
 from models.inputs import Vector
 from models.registry import build_model
-from service.learning.gate import UpdateRefused
+from service.learning.limits import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearningSettings
 
@@ -88,7 +88,7 @@ def test_a_resumed_state_goes_on_as_if_never_interrupted(make: Any, stop: int) -
 
     frozen, model, learner = content(whole)
     resumed = LearningState(make(), SETTINGS)
-    resumed.load(whole.version, {**load(frozen), **load(model)}, load(learner))
+    resumed.load(whole.updates, {**load(frozen), **load(model)}, load(learner))
     assert content(resumed) == content(whole)
     for state in (whole, resumed):
         learn(state, known, stop + 1, 40)
@@ -216,7 +216,7 @@ def test_an_empty_update_makes_a_version_with_the_same_weights() -> None:
     before = content(state)
     state.update([], {})
     assert content(state) == before
-    assert state.version == 3
+    assert state.updates == 3
 
 
 def test_an_update_takes_no_part_of_a_frozen_encoder_along() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import InstanceError
-from models.inputs import EncodedImage, Picture, Record, Vector
+from models.inputs import LARGEST, EncodedImage, Picture, Record, Vector
 
 FIELDS: dict[str, Any] = {"age": "number", "city": "string", "member": "boolean"}
 
@@ -46,7 +46,7 @@ def test_huge_numbers_stay_finite_in_float32() -> None:
 records = st.fixed_dictionaries(
     {},
     optional={
-        "age": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        "age": st.none() | st.floats(-LARGEST, LARGEST),
         "city": st.none() | st.text(max_size=50),
         "member": st.none() | st.booleans(),
     },
@@ -175,3 +175,11 @@ def test_a_picture_over_pillows_own_limit_is_told_by_its_size() -> None:
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     with pytest.raises(InstanceError, match="more pixels than the limit of 1000"):
         Picture(size=16, max_pixels=1000).prepare(bytes(bomb))
+
+
+def test_a_phones_file_of_several_jpegs_is_the_first_of_them() -> None:
+    first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
+    body = encoded(first, "MPO", save_all=True, append_images=[second])
+    kind = Picture(size=16)
+    red, _, blue = kind.prepare(kind.parse_body(body, "image/jpeg")).float().mean(dim=(1, 2)).tolist()
+    assert red > blue

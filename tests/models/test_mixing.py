@@ -19,7 +19,7 @@ def test_the_expert_that_knows_gets_the_weight() -> None:
     said, targets = stream(2000, 1.0, 0.0)
     said[:, 1] = torch.randn(2000, 3, generator=torch.Generator().manual_seed(1)).log_softmax(1)
     mix = LogisticMix(2)
-    mix.observe(said, targets)
+    mix.observe(said, targets, torch.ones(len(targets)))
     knowing, guessing = mix.weights.tolist()
     assert knowing > 0.8
     assert abs(guessing) < 0.15
@@ -30,7 +30,7 @@ def test_the_weight_of_a_single_expert_is_an_online_temperature(sharpness: float
     said, targets = stream(6000, sharpness)
     mix = LogisticMix(1)
     before = mix(said[3000:])
-    mix.observe(said[:3000], targets[:3000])
+    mix.observe(said[:3000], targets[:3000], torch.ones(3000))
     after = mix(said[3000:])
     errors = []
     for mixed in (before, after):
@@ -43,9 +43,9 @@ def test_the_weight_of_a_single_expert_is_an_online_temperature(sharpness: float
 def test_items_one_by_one_are_the_same_as_items_at_once() -> None:
     said, targets = stream(50, 1.0, 0.5)
     whole, single = LogisticMix(2), LogisticMix(2)
-    whole.observe(said, targets)
+    whole.observe(said, targets, torch.ones(len(targets)))
     for row, target in zip(said, targets, strict=True):
-        single.observe(row.unsqueeze(0), target.unsqueeze(0))
+        single.observe(row.unsqueeze(0), target.unsqueeze(0), torch.ones(1))
     assert torch.equal(whole.weights, single.weights)
 
 
@@ -59,7 +59,16 @@ def test_a_sleeping_expert_says_what_the_reference_says_and_keeps_its_odds_among
 
 def test_values_follow_the_expert_with_the_smaller_discounted_error() -> None:
     mix = ErrorMix(2)
-    mix.observe(torch.tensor([[0.1, 1.0]] * 200, dtype=torch.float64))
+    mix.observe(torch.tensor([[0.1, 1.0]] * 200, dtype=torch.float64), torch.ones(200))
     assert mix(torch.tensor([[10.0, 20.0]])).item() == pytest.approx(10, abs=0.1)
-    mix.observe(torch.tensor([[1.0, 0.1]] * 400, dtype=torch.float64))
+    mix.observe(torch.tensor([[1.0, 0.1]] * 400, dtype=torch.float64), torch.ones(400))
     assert mix(torch.tensor([[10.0, 20.0]])).item() == pytest.approx(20, abs=0.1)
+
+
+def test_an_item_of_no_weight_moves_nothing() -> None:
+    said, targets = stream(50, 1.0, 0.5)
+    mix, errors = LogisticMix(2), ErrorMix(2)
+    mix.observe(said, targets, torch.zeros(50))
+    errors.observe(torch.ones(50, 2, dtype=torch.float64), torch.zeros(50))
+    assert torch.equal(mix.weights, LogisticMix(2).weights)
+    assert torch.equal(errors.weights, ErrorMix(2).weights)

@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.running import DIGITS, RunningService, learn, wait_for
+from tests.running import DIGITS, RunningService, learn, replicas, wait_for
 
 Digits = list[tuple[list[float], str]]
+
+# Where the processes themselves are looked at, they are started as a user would, and not forked.
+ColdService = partial(RunningService, warm=False)
 
 
 def test_sigterm_finishes_what_is_in_flight_and_leaves_a_committed_version(tmp_path: Path, digits: Digits) -> None:
     answers: list[int] = []
-    with RunningService(tmp_path, DIGITS, "--workers", "2") as service:
+    with ColdService(tmp_path, DIGITS, "--workers", "2") as service:
 
         def send() -> None:
             with service.client() as client:
@@ -47,7 +50,7 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_a_committed_version(tmp_p
 
 
 def test_while_it_drains_new_connections_are_refused_and_what_is_cut_off_is_told(tmp_path: Path) -> None:
-    with RunningService(tmp_path, DIGITS + "[server]\ngrace_seconds = 6\n") as service:
+    with ColdService(tmp_path, DIGITS + "[server]\ngrace_seconds = 6\n") as service:
         address = urlsplit(service.url)
         with socket.create_connection((address.hostname, address.port), timeout=20) as upload:
             upload.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -85,7 +88,7 @@ def test_waiting_feedback_is_answered_when_the_service_stops(tmp_path: Path, dig
 
 
 def test_predictions_go_on_while_the_learner_is_dead_and_learning_goes_on_after(tmp_path: Path, digits: Digits) -> None:
-    with RunningService(tmp_path, DIGITS) as service, service.client() as client:
+    with ColdService(tmp_path, DIGITS) as service, service.client() as client:
         learn(client, digits[:20])
         (learner,) = service.pids("learner")
         os.kill(learner, signal.SIGKILL)
@@ -99,7 +102,7 @@ def test_predictions_go_on_while_the_learner_is_dead_and_learning_goes_on_after(
 
 
 def test_a_worker_that_dies_is_started_again(tmp_path: Path, digits: Digits) -> None:
-    with RunningService(tmp_path, DIGITS) as service:
+    with ColdService(tmp_path, DIGITS) as service:
         (worker,) = service.pids("worker")
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: service.pids("worker") not in ([], [worker]), "another worker")
@@ -108,7 +111,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path, digits: Digits) -> 
 
 
 def test_several_workers_share_one_store_and_one_learner(tmp_path: Path, digits: Digits) -> None:
-    with RunningService(tmp_path, DIGITS, "--workers", "3") as service:
+    with ColdService(tmp_path, DIGITS, "--workers", "3") as service:
         assert len(service.pids("worker")) == 3
         assert len(service.pids("learner")) == 1
         with service.client() as client:
@@ -124,7 +127,7 @@ def test_several_workers_share_one_store_and_one_learner(tmp_path: Path, digits:
 
 
 def test_nobody_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    with RunningService(tmp_path, DIGITS) as service:
+    with ColdService(tmp_path, DIGITS) as service:
         process = service._process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -149,14 +152,31 @@ def test_a_directory_made_with_another_model_is_refused_by_what_differs(tmp_path
 
 def test_a_second_service_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with RunningService(tmp_path, DIGITS) as service:
-        second = RunningService(tmp_path / "other", DIGITS, "--data", str(service.data))
+    with ColdService(tmp_path, DIGITS) as service:
+        second = ColdService(tmp_path / "other", DIGITS, "--data", str(service.data))
         process = second.launch()
         assert process.wait(60) == 78
         assert "everlearn: another learner (process" in second.log()
         assert "everlearn: ready" not in second.log()
         with service.client() as client:
             assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_replica_serves_what_another_learns_and_learns_when_that_ends(tmp_path: Path, digits: Digits, end: str) -> None:
+    with replicas(tmp_path, DIGITS) as (first, second):
+        leads, stands_by = (second, first) if "learner.standing_by" in first.log() else (first, second)
+        with leads.client() as one, stands_by.client() as other:
+            assert learn(other, digits[:10])["log_seq"] == 10
+            wait_for(lambda: one.get("/model").json()["log_seq"] == 10, "the other replica to take the version too")
+            prediction = one.post("/predict", json={"instances": [digits[10][0]]}).json()["predictions"][0]["id"]
+            feedback = {"feedback": [{"prediction_id": prediction, "label": digits[10][1]}]}
+            answer = other.post("/feedback", json=feedback, headers={"Prefer": "wait=30"})
+            assert answer.status_code == 200, answer.text
+            assert stands_by.log().count("learner.standing_by") == 1
+            getattr(leads, end)()
+            assert learn(other, digits[11:20])["log_seq"] == 20
+            assert other.get("/model").json()["metrics"]["items"] == 20
 
 
 @pytest.mark.parametrize("name", ["feedback.db", "predictions.db", "versions.db"])

@@ -23,6 +23,7 @@ class Gate:
         self.entered = threading.Event()
         self.opened = threading.Event()
         self.batches: list[int] = []
+        self.threads: list[int] = []
 
 
 class Gated(OnlineModel):
@@ -30,6 +31,7 @@ class Gated(OnlineModel):
 
     def forward(self, batch: Batch) -> Tensor:
         self.gate.batches.append(len(batch["numbers"]))
+        self.gate.threads.append(threading.get_ident())
         self.gate.entered.set()
         assert self.gate.opened.wait(20)
         if (batch["numbers"] < 0).any():

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 from models.registry import build_model
 from service.serving.engine import Answers, Engine, Question
 from tests.contract.test_checkpoint_store import version
-from tests.serving.blocking import SPEC
+from tests.serving.blocking import SPEC, Gate, gated_model
 
 
 def tensors(seed: int) -> dict[str, object]:
@@ -27,13 +28,13 @@ def test_answers_name_the_version_that_gave_them() -> None:
     engine.close()
 
 
-def test_a_swap_waits_for_the_batch_before_it_and_holds_for_the_one_after() -> None:
+def test_a_swap_waits_for_the_batch_before_it_and_holds_for_the_one_after_it_is_done() -> None:
     engine = Engine(build_model(SPEC))
     row = version(1, {"frozen": "", "model": "", "learner": ""})
     futures = []
     for number in range(1, 40):
         futures.append(engine.predict([Question([[1.0, 1.0]])]))
-        engine.swap(row.__class__(**{**_fields(row), "version": number}), tensors(number % 3))
+        engine.swap(row.__class__(**{**_fields(row), "version": number}), tensors(number % 3)).result(10)
     versions = [future.result(10)[0].version for future in futures]  # type: ignore[union-attr]
     assert versions == [-1, *range(1, 39)]
     engine.close()
@@ -50,6 +51,21 @@ def test_a_retired_snapshot_is_freed() -> None:
     answered(engine, 1.0)
     gc.collect()
     assert [reference() for reference in references] == [None] * len(references)
+    engine.close()
+
+
+def test_a_quick_batch_is_computed_at_once_and_a_slow_one_in_the_engines_thread() -> None:
+    gate = Gate()
+    gate.opened.set()
+    engine = Engine(gated_model(gate))
+    small, large = [Question([[1.0, 1.0]])], [Question([[1.0, 1.0]] * 500_000)]
+    for _ in range(3):
+        engine.predict(small).result(10)
+    assert engine.predict(small).done()
+    assert threading.get_ident() == gate.threads[-1]
+    for _ in range(2):
+        engine.predict(large).result(60)
+    assert threading.get_ident() != gate.threads[-1]
     engine.close()
 
 

@@ -20,7 +20,7 @@ def test_a_new_directory_is_made_and_can_be_opened(tmp_path: Path) -> None:
         assert use().root == tmp_path / "a" / "b"
 
 
-@pytest.mark.parametrize("format", [0, 1, FORMAT - 1, FORMAT + 1, str(FORMAT), True, None])
+@pytest.mark.parametrize("format", [0, 1, 3, FORMAT + 1, str(FORMAT), True, None])
 def test_an_unknown_format_is_refused_never_guessed_at(tmp_path: Path, format: object) -> None:
     DataDirectory(tmp_path / "data").create()
     (tmp_path / "data" / "everlearn.json").write_text(json.dumps({"format": format}))

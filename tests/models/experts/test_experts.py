@@ -13,6 +13,7 @@ from models.errors import LabelError
 from models.experts.base import Expert
 from models.experts.bayes import Bayes
 from models.experts.bilinear import MOST_WORDS, Bilinear, Vectors, Words
+from models.experts.neighbours import ClassNeighbours
 from models.experts.prototype import Prototype
 from models.heads.classification import Classification
 from models.registry import build_model
@@ -201,3 +202,11 @@ def test_descriptions_travel_with_the_checkpoint() -> None:
     assert other.head.descriptions == {"a": ["green circle", "a disc"], "b": ["blue square"], "c": ["red square"]}
     batch = model.collate([[float(i) for i in range(6)]])
     assert torch.equal(model(batch), other(batch))
+
+
+def test_neighbours_remember_as_large_a_part_of_the_items_as_they_weigh() -> None:
+    expert = ClassNeighbours(2, 2, capacity=1000)
+    expert.observe(torch.rand(400, 2), torch.zeros(400, dtype=torch.int64), torch.full((400,), 0.25))
+    assert 60 < int(expert.items.seen) < 140
+    expert.observe(torch.rand(100, 2), torch.zeros(100, dtype=torch.int64), torch.ones(100))
+    assert int(expert.items.seen) > 160

@@ -106,7 +106,7 @@ def test_it_goes_on_from_its_saved_state_to_the_bit() -> None:
     learn(whole, known, 1, 48)
     learn(first, known, 1, 24)
     frozen, live = first.model.split_state()
-    second.load(first.version, {**frozen, **live}, first.part_tensors())
+    second.load(first.updates, {**frozen, **live}, first.part_tensors())
     learn(second, known, 25, 48)
     assert second.model_bytes() == whole.model_bytes()
     assert second.learner_bytes() == whole.learner_bytes()
@@ -118,7 +118,7 @@ def test_a_picture_with_nothing_in_it_is_a_label_too(taught: LearningState) -> N
     assert head.judge({"boxes": [], "labels": [], "scores": []}, empty)["f1"] == 1
     state = LearningState(built(), SETTINGS)
     learn(state, items(state.model, [(EASY[0][0], empty), EASY[1]]), 1, 2)
-    assert state.version == 1
+    assert state.updates == 1
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_it_goes_on_from_its_saved_state_to_the_bit() -> None:
     second = LearningState(built(), SETTINGS)
     frozen, live = first.model.split_state()
     tensors = first.part_tensors()
-    second.load(first.version, {**frozen, **live}, tensors)
+    second.load(first.updates, {**frozen, **live}, tensors)
     learn(second, 41, 80)
     assert second.model_bytes() == whole.model_bytes()
     assert second.learner_bytes() == whole.learner_bytes()

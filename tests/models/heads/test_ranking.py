@@ -85,7 +85,7 @@ def test_it_goes_on_from_its_saved_state_to_the_bit(head: str) -> None:
     learn(whole, stream)
     learn(first, stream, 1, 60)
     frozen, live = first.model.split_state()
-    second.load(first.version, {**frozen, **live}, first.part_tensors())
+    second.load(first.updates, {**frozen, **live}, first.part_tensors())
     learn(second, stream, 61, 120)
     assert second.model_bytes() == whole.model_bytes()
     assert second.learner_bytes() == whole.learner_bytes()

@@ -54,7 +54,7 @@ def test_a_random_t5_learns_from_labels_and_goes_on_from_its_saved_state_to_the_
     first.load(0, initial.state_dict(), LearningState(initial, SETTINGS).part_tensors())
     learn(first, 1, 160)
     frozen, live = first.model.split_state()
-    second.load(first.version, {**frozen, **live}, first.part_tensors())
+    second.load(first.updates, {**frozen, **live}, first.part_tensors())
     learn(second, 161, 320)
     assert second.model_bytes() == whole.model_bytes()
     assert second.learner_bytes() == whole.learner_bytes()
