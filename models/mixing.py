@@ -39,7 +39,7 @@ class LogisticMix(nn.Module):
     def forward(self, log_probabilities: Tensor) -> Tensor:
         """Return mixed log probabilities [batch, classes] of those of each expert [batch, experts, classes]."""
         bounded = log_probabilities.clamp(min=FLOOR)
-        return torch.einsum("e,bec->bc", self.weights.to(bounded.dtype), bounded).log_softmax(1)
+        return (self.weights.to(bounded.dtype) @ bounded).log_softmax(1)
 
     def observe(self, log_probabilities: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Follow items that have been judged: [batch, experts, classes] and class indices [batch], one after the other.

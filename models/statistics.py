@@ -16,6 +16,8 @@ class RunningMoments(nn.Module):
     count: Tensor
     mean: Tensor
     squares: Tensor
+    std: Tensor
+    """The standard deviation, 1 where a column has not varied yet, float64 [width]: worked out when it changes."""
 
     settled = 30
     reach = 10.0
@@ -24,22 +26,20 @@ class RunningMoments(nn.Module):
         super().__init__()
         for name in ("count", "mean", "squares"):
             self.register_buffer(name, torch.zeros(width, dtype=torch.float64))
-
-    def std(self) -> Tensor:
-        """Return the standard deviation, 1 where a column has not varied yet, float64 [width]."""
-        variance = self.squares / (self.count - 1).clamp(min=1)
-        return torch.where(variance > 0, variance, 1.0).sqrt()
+        self.register_buffer("std", torch.ones(width, dtype=torch.float64), persistent=False)
+        self.register_load_state_dict_post_hook(RunningMoments._derive)  # type: ignore[no-untyped-call]
 
     def observe(self, values: Tensor) -> None:
         """Take in values, float64 [batch, width]; NaN is a missing value and counts nowhere."""
         self._merge(self._tame(values))
+        self._derive()
 
     def standardise(self, values: Tensor, limit: float) -> Tensor:
         """Return z-scores cut to +-limit, float32 [batch, width]; NaN stays NaN."""
-        return ((values - self.mean) / self.std()).clamp(-limit, limit).float()
+        return ((values - self.mean) / self.std).clamp(-limit, limit).float()
 
     def _tame(self, values: Tensor) -> Tensor:
-        slack = self.reach * self.std()
+        slack = self.reach * self.std
         tamed = values.clamp(self.mean - slack, self.mean + slack)
         return torch.where(self.count >= self.settled, tamed, values)
 
@@ -54,3 +54,7 @@ class RunningMoments(nn.Module):
         self.squares += squares + delta.square() * self.count * share
         self.mean += delta * share
         self.count.copy_(total)
+
+    def _derive(self, *_: object) -> None:
+        variance = self.squares / (self.count - 1).clamp(min=1)
+        self.std = torch.where(variance > 0, variance, 1.0).sqrt()

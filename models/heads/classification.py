@@ -58,6 +58,8 @@ class Classification(Head):
     last_seen: Tensor
     observed: Tensor
     shares: Tensor
+    awake: Tensor
+    """Which classes each expert can speak of, bool [experts, classes]: worked out when it changes."""
 
     share_fading = 0.9995  # per item: the shares are those of about the latest 2,000
 
@@ -98,10 +100,13 @@ class Classification(Head):
         self.descriptions: dict[str, list[str]] = {}
         self._own_texts = "bilinear" in experts and descriptions == "encoder"
         self.experts = Ensemble(dict(_experts(experts, width, plain or width, hidden, descriptions)))
+        self._trusted = [index for index, expert in enumerate(self.experts) if self._is_trusted(expert)]
         self.mix = LogisticMix(len(self.experts))
         self.register_buffer("last_seen", torch.zeros(0, dtype=torch.int64))  # [classes], counted in observed items
         self.register_buffer("observed", torch.zeros((), dtype=torch.int64))
         self.register_buffer("shares", torch.zeros(0, dtype=torch.float64))  # [classes], faded counts of items
+        self.register_buffer("awake", torch.zeros(len(self.experts), 0, dtype=torch.bool), persistent=False)
+        self.register_load_state_dict_post_hook(Classification._wake)  # type: ignore[no-untyped-call]
         self._name(classes)
 
     @property
@@ -122,11 +127,9 @@ class Classification(Head):
     def forward(self, features: Tensor) -> Tensor:
         """Return the log probabilities that each expert gives, [batch, experts, classes]."""
         each = torch.stack([expert(features) for expert in self.experts], 1).log_softmax(2)
-        knows = torch.stack([expert.knows(self.last_seen, self.observed) for expert in self.experts])  # [experts, classes]
-        trusted = [index for index, expert in enumerate(self.experts) if self._is_trusted(expert)]
-        if knows.all() or not trusted:
+        if not self._trusted or self._all_awake:
             return each
-        return let_sleep(each, knows, each[:, trusted].logsumexp(1).log_softmax(1))
+        return let_sleep(each, self.awake, each[:, self._trusted].logsumexp(1).log_softmax(1))
 
     def parse_label(self, value: str | int) -> str:
         """Return the class name. Raises LabelError for an undeclared one when the labels are closed."""
@@ -171,6 +174,7 @@ class Classification(Head):
         self._bilinear.describe(index, descriptions, embed)
         if self._own_texts and isinstance(prototype := getattr(self.experts, "prototype", None), Prototype):
             prototype.describe(index, self._bilinear.texts()[index])
+        self._wake()
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices, int64 [batch]; -1 for a class that is not known."""
@@ -226,6 +230,7 @@ class Classification(Head):
         ages = torch.arange(len(targets) - 1, -1, -1, device=targets.device, dtype=torch.float64)
         self.shares *= self.share_fading ** len(targets)
         self.shares.index_add_(0, targets, self.share_fading**ages)
+        self._wake()
 
     def losses(self, scores: Scores) -> Tensor:
         """Return 1 for each wrong answer, 0 for each right one."""
@@ -322,6 +327,11 @@ class Classification(Head):
         kept = self.last_seen[:classes]
         self.last_seen = torch.cat([kept, kept.new_full((classes - len(kept),), -(2**62))])
         self.shares = torch.cat([self.shares[:classes], self.shares.new_zeros(classes - len(kept))])
+        self._wake()
+
+    def _wake(self, *_: object) -> None:
+        self.awake = torch.stack([expert.knows(self.last_seen, self.observed) for expert in self.experts])
+        self._all_awake = bool(self.awake.all())
 
     # Names and descriptions travel with the weights, as bytes in a tensor, so that a checkpoint is complete in itself.
 

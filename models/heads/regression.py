@@ -66,8 +66,7 @@ class Regression(Head):
         """Return what each expert says on the label's scale, float64 [batch, experts]."""
         standard = [expert(features) for expert in self.experts]
         values = (
-            torch.cat([features.new_zeros(features.shape[0], 0), *standard], 1).double() * self.moments.std()
-            + self.moments.mean
+            torch.cat([features.new_zeros(features.shape[0], 0), *standard], 1).double() * self.moments.std + self.moments.mean
         )
         if self.neighbours is None:
             return values
@@ -106,13 +105,13 @@ class Regression(Head):
         targets = self.targets(labels)
         if outputs is not None:
             self.interval.observe((self.mix(outputs) - targets).abs())
-            self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std(), weights)
+            self.mix.observe((outputs - targets.unsqueeze(1)).abs() / self.moments.std, weights)
         if self.neighbours is not None:
             self.neighbours.observe(features, targets, weights)
 
     def losses(self, scores: Scores) -> Tensor:
         """Return the absolute errors in units of the label's standard deviation."""
-        return scores["mae"] / self.moments.std()
+        return scores["mae"] / self.moments.std
 
     def summarise(self, columns: Scores) -> dict[str, float]:
         """Return MAE, RMSE, R2, and the coverage and mean width of the intervals over the window."""
