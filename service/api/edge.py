@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
-import uuid
 from functools import cache
 from typing import Any, Literal
 
@@ -98,4 +98,4 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if SANE_ID.fullmatch(given) else os.urandom(16).hex()

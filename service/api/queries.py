@@ -9,6 +9,8 @@ from service.api.problems import INVALID, Fault, Problem
 
 def each_once(request: Request) -> None:
     """Raise Problem 422 for a parameter of the route that is given twice: which of them counts would be a guess."""
+    if not request.scope["query_string"]:
+        return
     known = {field.alias for field in request.scope["route"].dependant.query_params}
     given = [name for name, _ in request.query_params.multi_items() if name in known]
     for name in dict.fromkeys(given):
