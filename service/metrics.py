@@ -7,6 +7,8 @@ import os
 
 from prometheus_client import Counter, Gauge, Histogram, values
 
+from service.tally import Tally
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SHORT = (0.0001, 0.00025, 0.0005, *SECONDS)
 LONG = (*SECONDS, 30.0, 60.0, 300.0, 1800.0)
@@ -34,11 +36,9 @@ def count_as(name: str) -> None:
 
 
 requests = Counter("everlearn_http_requests", "Answered requests.", ["method", "route", "status"])
-request_seconds = Histogram(
-    "everlearn_http_request_seconds", "Time from request to answer.", ["method", "route"], buckets=SECONDS
-)
+request_seconds = Tally("everlearn_http_request_seconds", "Time from request to answer.", ["method", "route"], buckets=SECONDS)
 
-_stage_seconds = Histogram(
+_stage_seconds = Tally(
     "everlearn_predict_stage_seconds", "Time of each request to /predict, by what it goes into.", ["stage"], buckets=SHORT
 )
 parse_seconds = _stage_seconds.labels("parse")
@@ -48,8 +48,8 @@ serialise_seconds = _stage_seconds.labels("serialise")
 waiting_requests = Gauge(
     "everlearn_predict_waiting_requests", "Requests that wait for the engine.", multiprocess_mode="livesum"
 )
-batch_instances = Histogram("everlearn_batch_instances", "Instances in a batch of the engine.", buckets=SIZES)
-batch_seconds = Histogram("everlearn_batch_seconds", "Time that the engine takes for a batch.", buckets=SHORT)
+batch_instances = Tally("everlearn_batch_instances", "Instances in a batch of the engine.", buckets=SIZES)
+batch_seconds = Tally("everlearn_batch_seconds", "Time that the engine takes for a batch.", buckets=SHORT)
 
 swaps = Counter("everlearn_swaps", "Versions that the engines have taken.")
 swap_seconds = Histogram("everlearn_swap_seconds", "Time to load a version and have the engine take it.", buckets=SECONDS)

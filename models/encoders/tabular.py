@@ -79,7 +79,8 @@ class Tabular(Encoder):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return features [batch, width]."""
-        features = torch.cat([*self._plain(batch), *self._expanded(batch)], dim=1)
+        parts = [*self._plain(batch), *self._expanded(batch)]
+        features = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         for layer in self.layers:
             features = torch.relu(layer(features))
         return features

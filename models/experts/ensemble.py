@@ -74,5 +74,5 @@ class Ensemble(nn.Module):
         return total
 
     def _expert(self, name: str) -> Expert:
-        expert: Expert = self.get_submodule(name)  # type: ignore[assignment]  # only experts were added
+        expert: Expert = self._modules[name]  # type: ignore[assignment]  # only experts were added; get_submodule is slow
         return expert

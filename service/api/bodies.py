@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from models.errors import InstanceError
 from models.inputs import InputKind
@@ -49,12 +50,17 @@ async def read_json(request: Request, limit: int) -> bytes:
 
 async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     declared = request.headers.get("content-length", "0")
-    size = 0
-    async for chunk in request.stream():
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit or (declared.isdecimal() and int(declared) > limit):
             raise Problem(TOO_LARGE, f"the body may have {limit} bytes")
         yield chunk
+        more = message.get("more_body", False)
 
 
 def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:

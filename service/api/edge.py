@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from fastapi import Request
 from prometheus_client import Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics, traces
@@ -53,10 +52,10 @@ class Edge:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
+                headers = message["headers"]
+                headers.append((b"x-request-id", request_id.encode()))
                 if self._leaving.is_set():  # a connection that a gateway keeps would outlive what it learns of us
-                    headers["Connection"] = "close"
+                    headers.append((b"connection", b"close"))
                 self._observe(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
@@ -97,5 +96,5 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
     return given if SANE_ID.fullmatch(given) else os.urandom(16).hex()

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from service import tally
 from service.api.service import Service
 from service.learning.sources import Sources
 from service.position import Position
@@ -28,6 +29,7 @@ PREDICT = ("/predict", "/v2/models/{model}/infer", "/v2/models/{model}/versions/
 
 def exposition(service: Service, names: Names) -> bytes:
     """Return the metrics as text."""
+    tally.count()
     counted = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         MultiProcessCollector(counted)  # type: ignore[no-untyped-call]

@@ -88,7 +88,7 @@ async def answer(
     started = time.perf_counter()
     response = write(answers.version, _kept(service, asked.instances, answers))
     metrics.serialise_seconds.observe(time.perf_counter() - started)
-    response.headers["Model-Version"] = str(answers.version)
+    response.raw_headers.append((b"model-version", b"%d" % answers.version))
     return response
 
 

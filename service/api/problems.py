@@ -158,6 +158,13 @@ def of_append(refusal: AppendRefused) -> Problem:
     return Problem(kind, f"{pointer}: {detail}", faults=[Fault(pointer=pointer, detail=detail)], headers=headers)
 
 
+EXPECTED = (
+    *(Problem, AppendRefused, LogBusy, StoreUnavailable, DataDirectoryError, Overloaded, NotReady, Withdrawn),
+    *(ClientDisconnect, HTTPException, RequestValidationError),
+)
+"""What may be raised on purpose."""
+
+
 def install(app: FastAPI) -> None:
     """Have the app answer every error as problem+json."""
 
@@ -166,19 +173,7 @@ def install(app: FastAPI) -> None:
             exc.headers = _allowed(app, request) or exc.headers
         return answer_to(exc, request.scope["path"])
 
-    handled = (
-        Problem,
-        AppendRefused,
-        LogBusy,
-        StoreUnavailable,
-        DataDirectoryError,
-        Overloaded,
-        NotReady,
-        Withdrawn,
-        ClientDisconnect,
-        HTTPException,
-    )
-    for error in (*handled, RequestValidationError):
+    for error in EXPECTED:
         app.add_exception_handler(error, answer)
 
 

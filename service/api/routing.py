@@ -24,7 +24,9 @@ class Guarded(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
         super().__init__(path, endpoint, **more)
-        if _reads_for_itself(endpoint):
+        self.whole = _reads_for_itself(endpoint)
+        """Whether the endpoint makes its response of the request alone."""
+        if self.whole:
             handle = _guarded(endpoint)
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ from models.base import OnlineModel
 from models.errors import InstanceError
 from models.inputs import InputKind
 from models.registry import build_model, without_weights
+from service import tally
 from service.access import AuditLog, Verifier
 from service.access.pace import Pace
 from service.api.newcomers import Newcomers
@@ -91,14 +92,17 @@ class Service:
             loop.call_soon_threadsafe(self._publish, serving)
 
         follower = Follower(self.checkpoints, self.engine, publish)
+        counting = asyncio.ensure_future(_count())
         follower.start()
         if self.timeouts is not None:
             self.timeouts.start()
         try:
             yield
         finally:
+            counting.cancel()
             self.served.drain()
             await asyncio.to_thread(self._close, follower)
+            tally.count()
 
     def serving(self) -> Serving:
         """Return what is served. Raises Problem 503 before the first version is loaded."""
@@ -165,6 +169,13 @@ class Service:
         self.journal.close()
         self.feedback.close()
         self.checkpoints.close()
+
+
+async def _count() -> None:
+    """Keep the files that the metrics are read from up to date."""
+    while True:
+        await asyncio.sleep(tally.SECONDS)
+        tally.count()
 
 
 def _prepared(kind: InputKind, instance: Any, pointer: str) -> Any:

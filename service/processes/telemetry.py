@@ -25,11 +25,15 @@ def telemetry(name: str, endpoint: str) -> Iterator[None]:
     """
     if endpoint:
         os.environ.setdefault(ENDPOINT, endpoint)
-    wanted = {signal for signal in ("TRACES", "METRICS") if _is_wanted(signal)}
     with ExitStack() as stack:
-        if wanted:
-            _export(wanted, name, stack)
+        if signals := wanted():
+            _export(signals, name, stack)
         yield
+
+
+def wanted() -> set[str]:
+    """Return what is exported. Raises TelemetryError."""
+    return {signal for signal in ("TRACES", "METRICS") if _is_wanted(signal)}
 
 
 def _is_wanted(signal: str) -> bool:
@@ -41,7 +45,7 @@ def _is_wanted(signal: str) -> bool:
     return exporter == "otlp" and bool(os.environ.get(ENDPOINT) or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
 
-def _export(wanted: set[str], name: str, stack: ExitStack) -> None:
+def _export(signals: set[str], name: str, stack: ExitStack) -> None:
     try:
         from opentelemetry import metrics, trace
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -55,12 +59,12 @@ def _export(wanted: set[str], name: str, stack: ExitStack) -> None:
         raise TelemetryError("to export traces needs `pip install 'everlearn[otel]'`") from exc
     ours = {"service.name": "everlearn", "service.version": version("everlearn"), "service.instance.id": name}
     resource = Resource.create().merge(Resource(ours)).merge(OTELResourceDetector().detect())
-    if "TRACES" in wanted:
+    if "TRACES" in signals:
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(tracers)
         stack.callback(tracers.shutdown)
-    if "METRICS" in wanted:
+    if "METRICS" in signals:
         meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource, shutdown_on_exit=False)
         metrics.set_meter_provider(meters)
         stack.callback(meters.shutdown)

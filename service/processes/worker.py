@@ -16,6 +16,7 @@ from service.access import AuditLog, open_access
 from service.api.app import create_app
 from service.api.service import Service
 from service.checkpointing import check_log, check_shaping, shaping_of
+from service.processes import telemetry
 from service.processes.child import Handover, report, run
 from service.processes.http import BoundedProtocol
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog, EmbeddedPredictionJournal
@@ -43,7 +44,7 @@ def work(handover: Handover) -> None:
     limits = handover.settings.limits
     bounded = partial(BoundedProtocol, head_seconds=limits.head_seconds, body_seconds=limits.body_seconds)
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, exported=bool(telemetry.wanted())),
         http=bounded,  # type: ignore[arg-type]  # it is called, and nothing else
         ws="none",
         log_config=None,

@@ -34,7 +34,10 @@ class Batcher:
         self._deadline = deadline
         self._waiting: deque[_Ticket] = deque()
         self._waiting_instances = 0
+        self._unanswered: deque[_Ticket] = deque()
+        self._timer: asyncio.TimerHandle | None = None  # one for all: the deadlines come in the order of the tickets
         self._busy = False
+        self._told = 0  # how many wait, as the metrics have it
 
     def submit(self, question: Question) -> asyncio.Future[Answers]:
         """Queue a question. Cancel the future to withdraw it: it then costs no compute.
@@ -45,8 +48,7 @@ class Batcher:
             raise Overloaded("the predict queue is full")
         loop = asyncio.get_running_loop()
         ticket = _Ticket(question, loop.create_future(), time.perf_counter())
-        timer = loop.call_later(self._deadline, _expire, ticket)
-        ticket.answers.add_done_callback(lambda _: timer.cancel())
+        self._expect(ticket, loop)
         self._waiting.append(ticket)
         self._waiting_instances += len(question.prepared)
         if not self._busy:
@@ -56,7 +58,7 @@ class Batcher:
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         tickets = self._take()
-        metrics.waiting_requests.set(len(self._waiting))
+        self._tell_waiting()
         if not tickets:
             self._busy = False
             return
@@ -85,6 +87,29 @@ class Batcher:
                 size += instances
         return taken
 
+    def _expect(self, ticket: _Ticket, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that a ticket is answered by its deadline."""
+        while self._unanswered and self._unanswered[0].answers.done():
+            self._unanswered.popleft()
+        self._unanswered.append(ticket)
+        if self._timer is None:
+            self._timer = loop.call_later(self._deadline, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        late = time.perf_counter() - self._deadline
+        while self._unanswered and (self._unanswered[0].answers.done() or self._unanswered[0].submitted <= late):
+            answers = self._unanswered.popleft().answers
+            if not answers.done():
+                answers.set_exception(Overloaded("the prediction's turn did not come before its deadline"))
+        self._timer = None
+        if self._unanswered:
+            self._timer = loop.call_later(self._unanswered[0].submitted - late, self._expire, loop)
+
+    def _tell_waiting(self) -> None:
+        if len(self._waiting) != self._told:
+            self._told = len(self._waiting)
+            metrics.waiting_requests.set(self._told)
+
     def _finish(
         self, loop: asyncio.AbstractEventLoop, tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]]
     ) -> None:
@@ -102,8 +127,3 @@ def _settle(tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]])
             ticket.answers.set_exception(result)
         else:
             ticket.answers.set_result(result)
-
-
-def _expire(ticket: _Ticket) -> None:
-    if not ticket.answers.done():
-        ticket.answers.set_exception(Overloaded("the prediction's turn did not come before its deadline"))
