@@ -2,12 +2,13 @@
 
     python -m benchmarks.ingest [--rounds N] [--seconds S]
 
-The learner learns meanwhile, as far as it gets.
+The learner learns meanwhile, as far as it gets, on the core that wrk leaves mostly idle.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import tempfile
 import time
@@ -18,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks.load import closed
 from benchmarks.rounds import Row, interleaved, options
-from benchmarks.servers import LOAD, MLP, learned
+from benchmarks.servers import LOAD, MLP, SERVER, learned, pin
 
 BATCH = 256
 CONFIG = MLP + "\n[limits]\nbacklog = 100_000_000\n"
@@ -58,6 +59,9 @@ def grouped(seconds: float) -> float:
 def main() -> None:
     given = options(__doc__, rounds=3, seconds=5)
     with learned(CONFIG) as service:
+        for pid in service.pids("learner"):
+            pin(pid, LOAD)
+        pin(os.getpid(), SERVER)  # SQLite alone; wrk has its own
         url = f"{service.url}/feedback"
         rounds = interleaved(
             {

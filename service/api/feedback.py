@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
-from models.base import Label
+from models.base import Head, Label
 from models.errors import InstanceError, LabelError
 from service import traces
 from service.api.access import keep_pace, source_of
@@ -53,8 +53,9 @@ def routes(service: Service, contract: Contract) -> APIRouter:
         sent = parse_json(contract.feedback, await read_json(request, limits.body_bytes))
         keep_pace(service.pace, request, len(sent.feedback))
         service.check_backlog()
-        entries = await _entries(service, sent, source_of(request), _request_key(request))
-        classes = [service.model.head.classes_of(json.loads(entry.label)) for entry in entries]
+        labels = _labels(service, sent)
+        entries = await _entries(service, sent, labels, source_of(request), _request_key(request))
+        classes = list(map(service.model.head.classes_of, labels))
         with service.newcomers.reserved(service.served.now, classes) as reserved:
             seqs = await asyncio.wrap_future(service.feedback.append(entries))
             reserved.until(max(seqs))
@@ -91,11 +92,10 @@ async def _accepted(service: Service, request: Request, seqs: Sequence[int]) -> 
     return Response(to_json(answer, exclude_none=True), 202 if version is None else 200, headers, JSON)
 
 
-async def _entries(service: Service, sent: FeedbackRequest, source: str | None, request_key: str | None) -> list[NewEntry]:
-    """Turn the request into entries of the log: labels parsed, predictions joined, keys and fingerprints set."""
-    for index, item in enumerate(sent.feedback):
-        _check_source(index, item)
-    labels = [_label(service, index, item) for index, item in enumerate(sent.feedback)]
+async def _entries(
+    service: Service, sent: FeedbackRequest, labels: Sequence[Label], source: str | None, request_key: str | None
+) -> list[NewEntry]:
+    """Turn the request into entries of the log: predictions joined, keys and fingerprints set."""
     instances = await _instances(service, sent)
     predictions = await join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
     traces.link(prediction.trace for prediction in predictions.values())
@@ -125,15 +125,23 @@ async def _entries(service: Service, sent: FeedbackRequest, source: str | None, 
     return entries
 
 
+def _labels(service: Service, sent: FeedbackRequest) -> list[Label]:
+    """Return the labels as the log keeps them. Raises Problem 422."""
+    for index, item in enumerate(sent.feedback):
+        _check_source(index, item)
+    head = service.model.head
+    return [_label(head, index, item) for index, item in enumerate(sent.feedback)]
+
+
 def _check_source(index: int, item: FeedbackItem) -> None:
     if (item.prediction_id is None) == (item.instance is None):
         detail = "give either prediction_id or instance"
         raise Problem(INVALID, f"/feedback/{index}: {detail}", faults=[Fault(pointer=f"/feedback/{index}", detail=detail)])
 
 
-def _label(service: Service, index: int, item: FeedbackItem) -> Label:
+def _label(head: Head, index: int, item: FeedbackItem) -> Label:
     try:
-        return service.model.head.parse_label(item.label)
+        return head.parse_label(item.label)
     except LabelError as exc:
         raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 
@@ -147,11 +155,12 @@ async def _check_labels(service: Service, labels: Sequence[Label], payloads: Seq
 
 
 def _check_each(service: Service, labels: Sequence[Label], payloads: Sequence[bytes | None]) -> None:
+    head, load = service.model.head, service.model.input.load
     for index, (label, payload) in enumerate(zip(labels, payloads, strict=True)):
         if payload is None:  # it was sent before, under the same key
             continue
         try:
-            service.model.head.check_label(label, partial(service.model.input.load, payload))
+            head.check_label(label, partial(load, payload))
         except LabelError as exc:
             raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 

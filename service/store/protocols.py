@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Part = Literal["frozen", "model", "learner"]
 """The files of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
@@ -31,17 +31,16 @@ Taken = Literal["applied", "holdout", "quarantined"]
 """What a version did with an entry that it took."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEntry:
+class NewEntry(NamedTuple):  # a frozen dataclass takes five times as long to make
     """Feedback, or a class, on its way into the log."""
 
-    kind: EntryKind = "feedback"
     instance: bytes | None
     """None where the prediction is gone: then the key must be known already. Empty for a class and an act."""
     label: str
     """The label as JSON; for a class, its name and descriptions; for an act, what is asked for."""
     digest: bytes
     """Fingerprint of what the client sent, to tell a retry from a reused key."""
+    kind: EntryKind = "feedback"
     weight: float = 1.0
     key: str | None = None
     """Unique among the feedback of its source, so that nobody can take another's; for a new class, its name."""
@@ -151,8 +150,7 @@ class FeatureStore(Protocol):
         """Release what is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the join needs to know of a prediction."""
 
     id: str

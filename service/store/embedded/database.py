@@ -52,7 +52,7 @@ class Database:
             # What is deleted is overwritten too: what is forgotten must be nowhere on the disk.
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
-            connection.create_function("crc32", -1, _crc32, deterministic=True)
+            connection.create_function("crc32", -1, row_sum, deterministic=True)
             self._local.connection = connection
             self._all.append(connection)
         return connection
@@ -134,7 +134,7 @@ def sealed(columns: Sequence[str]) -> str:
     return f"(crc IS NULL OR crc = crc32({', '.join(columns)}))"
 
 
-def _crc32(*values: object) -> int:
+def row_sum(*values: object) -> int:
     """Return the CRC-32 of a row's values, each with its length before it."""
     parts = [_bytes(value) for value in values]
     return zlib.crc32(b"".join([part for data in parts for part in (b"%d" % len(data), data)]))

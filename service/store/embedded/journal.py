@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from service.store.embedded.database import Database, sealed
+from service.store.embedded.database import Database, row_sum, sealed
 from service.store.embedded.directory import DataDirectory
 from service.store.errors import StoreError
 from service.store.protocols import Prediction
@@ -150,9 +150,8 @@ class EmbeddedPredictionJournal:
         now = time.time()
         rows = [(_key(p.id), p.version, p.instance, p.answer, now) for p in self._writing.values()]
         connection.executemany(
-            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at, crc)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, crc32(?1, ?2, ?3, ?4, ?5))",
-            rows,
+            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at, crc) VALUES (?, ?, ?, ?, ?, ?)",
+            ((*row, row_sum(*row)) for row in rows),
         )
         traced = [(_key(p.id), p.trace) for p in self._writing.values() if p.trace is not None]
         connection.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?)", traced)

@@ -15,7 +15,7 @@ from typing import Any
 
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.copying import copy_database, made_whole
-from service.store.embedded.database import Database, failing_as_unavailable, sealed
+from service.store.embedded.database import Database, failing_as_unavailable, row_sum, sealed
 from service.store.embedded.directory import DataDirectory
 from service.store.errors import (
     AppendRefused,
@@ -64,8 +64,7 @@ WRITTEN = (
 )
 SEALED = sealed(WRITTEN)
 SEAL = f"crc32({', '.join(WRITTEN)})"
-PLACES = ", ".join(f"?{number}" for number in range(1, len(WRITTEN) + 1))
-INSERT = f"INSERT INTO feedback ({', '.join(WRITTEN)}, crc) VALUES ({PLACES}, crc32({PLACES}))"
+INSERT = f"INSERT INTO feedback ({', '.join(WRITTEN)}, crc) VALUES ({', '.join('?' * (len(WRITTEN) + 1))})"
 
 # The key of feedback stays as a keyed hash: a client that sends it once more is answered as before, and not learned from. That
 # of a class goes: its name may be given again, and is nobody's key.
@@ -316,23 +315,11 @@ def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
     earlier = _label_of(connection, entry.prediction_id)
     if entry.only_first and earlier is not None:
         return earlier
-    cursor = connection.execute(
-        INSERT,
-        (
-            entry.kind,
-            entry.instance,
-            entry.label,
-            entry.weight,
-            entry.key,
-            entry.source,
-            entry.digest,
-            entry.prediction_id,
-            entry.predicted_by,
-            entry.answer,
-            earlier,
-            time.time(),
-        ),
+    row = (
+        *(entry.kind, entry.instance, entry.label, entry.weight, entry.key, entry.source, entry.digest, entry.prediction_id),
+        *(entry.predicted_by, entry.answer, earlier, time.time()),
     )
+    cursor = connection.execute(INSERT, (*row, row_sum(*row)))
     assert cursor.lastrowid is not None
     if entry.trace is not None:
         connection.execute("INSERT OR REPLACE INTO traces VALUES (?, ?)", (cursor.lastrowid, entry.trace))
