@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service import metrics
 from service.serving.engine import Answers, Engine, NotReady, Question
@@ -17,8 +17,7 @@ class Overloaded(Exception):
     """The predict queue is full, or the prediction's turn did not come before its deadline."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ticket:
+class _Ticket(NamedTuple):
     question: Question
     answers: asyncio.Future[Answers]
     submitted: float
@@ -65,12 +64,18 @@ class Batcher:
         now = time.perf_counter()
         for ticket in tickets:
             metrics.queue_seconds.observe(now - ticket.submitted)
-        batch = self._engine.predict([ticket.question for ticket in tickets])
-        if batch.done():
-            _settle(tickets, batch)
-            loop.call_soon(self._dispatch, loop)
-        else:
+        questions = [ticket.question for ticket in tickets]
+        answers: Sequence[Answers | BaseException] | None
+        try:
+            answers = self._engine.answer(questions)
+        except Exception as exc:  # noqa: BLE001  # whoever asked gets it
+            answers = [exc] * len(tickets)
+        if answers is None:
+            batch = self._engine.submit(questions)
             batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, tickets, done))
+        else:
+            _give(tickets, answers)
+            loop.call_soon(self._dispatch, loop)
 
     def _take(self) -> list[_Ticket]:
         """Take the next batch: questions in their order, those nobody waits for left out."""
@@ -114,12 +119,11 @@ class Batcher:
         self, loop: asyncio.AbstractEventLoop, tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]]
     ) -> None:
         self._dispatch(loop)  # first: the engine computes while these answers are written
-        _settle(tickets, batch)
+        failure = batch.exception()
+        _give(tickets, [failure] * len(tickets) if failure else batch.result())
 
 
-def _settle(tickets: Sequence[_Ticket], batch: Future[list[Answers | NotReady]]) -> None:
-    failure = batch.exception()
-    results = [failure] * len(tickets) if failure else batch.result()
+def _give(tickets: Sequence[_Ticket], results: Sequence[Answers | BaseException]) -> None:
     for ticket, result in zip(tickets, results, strict=True):
         if ticket.answers.done():
             continue

@@ -7,8 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,16 +23,14 @@ class NotReady(Exception):
     """The model can't answer yet: no class is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The prepared instances of one request; they are answered by one version."""
 
     prepared: Sequence[Any]
     top_k: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What one version says of a question's instances."""
 
     version: int
@@ -60,10 +57,8 @@ class Durations:
 
 
 class Engine:
-    """Runs batches of whole questions. Nothing else touches the module: no torn weights.
-
-    A quick batch is computed where it is asked for, any other in the engine's thread.
-    """
+    """Runs batches of whole questions, each by one forward pass of one version. Nothing else touches the module: no torn
+    weights."""
 
     def __init__(self, model: OnlineModel) -> None:
         self._model = model.eval()
@@ -73,14 +68,18 @@ class Engine:
         self._module = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
-    def predict(self, questions: Sequence[Question]) -> Future[list[Answers | NotReady]]:
-        """Answer all questions with one forward pass of one version; the future of a quick batch is done."""
+    def answer(self, questions: Sequence[Question]) -> list[Answers | NotReady] | None:
+        """Answer all questions here and now; None where that would take too long, or the module is in use."""
         instances = sum(len(question.prepared) for question in questions)
-        if self._durations.quick(instances) and self._module.acquire(blocking=False):
-            try:
-                return _settled(self._predict, questions)
-            finally:
-                self._module.release()
+        if not self._durations.quick(instances) or not self._module.acquire(blocking=False):
+            return None
+        try:
+            return self._predict(questions)
+        finally:
+            self._module.release()
+
+    def submit(self, questions: Sequence[Question]) -> Future[list[Answers | NotReady]]:
+        """Answer all questions in the engine's thread."""
         return self._thread.submit(self._owning, self._predict, questions)
 
     def swap(self, version: Version, tensors: Mapping[str, Tensor]) -> Future[None]:
@@ -128,13 +127,3 @@ class Engine:
         self._version = version
         metrics.swaps.inc()
         metrics.serving(version)
-
-
-def _settled(work: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Do some work now; return its future, done."""
-    future: Future[T] = Future()
-    try:
-        future.set_result(work(*arguments))
-    except Exception as exc:  # noqa: BLE001  # as an executor does: whoever asks for the result gets it
-        future.set_exception(exc)
-    return future

@@ -15,7 +15,7 @@ def tensors(seed: int) -> dict[str, object]:
 
 
 def answered(engine: Engine, *numbers: float) -> Answers:
-    (answers,) = engine.predict([Question([[number, 1.0] for number in numbers])]).result(10)
+    (answers,) = engine.submit([Question([[number, 1.0] for number in numbers])]).result(10)
     assert isinstance(answers, Answers)
     return answers
 
@@ -33,7 +33,7 @@ def test_a_swap_waits_for_the_batch_before_it_and_holds_for_the_one_after_it_is_
     row = version(1, {"frozen": "", "model": "", "learner": ""})
     futures = []
     for number in range(1, 40):
-        futures.append(engine.predict([Question([[1.0, 1.0]])]))
+        futures.append(engine.submit([Question([[1.0, 1.0]])]))
         engine.swap(row.__class__(**{**_fields(row), "version": number}), tensors(number % 3)).result(10)
     versions = [future.result(10)[0].version for future in futures]  # type: ignore[union-attr]
     assert versions == [-1, *range(1, 39)]
@@ -60,11 +60,12 @@ def test_a_quick_batch_is_computed_at_once_and_a_slow_one_in_the_engines_thread(
     engine = Engine(gated_model(gate))
     small, large = [Question([[1.0, 1.0]])], [Question([[1.0, 1.0]] * 500_000)]
     for _ in range(3):
-        engine.predict(small).result(10)
-    assert engine.predict(small).done()
+        engine.submit(small).result(10)
+    assert engine.answer(small) is not None
     assert threading.get_ident() == gate.threads[-1]
     for _ in range(2):
-        engine.predict(large).result(60)
+        assert engine.answer(large) is None
+        engine.submit(large).result(60)
     assert threading.get_ident() != gate.threads[-1]
     engine.close()
 
