@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from models.base import Answer, Features, Head, Label, OnlineModel, Scores
@@ -20,6 +19,7 @@ from service.learning.limits import check_finite
 from service.learning.optimizers import NamedOptimizer
 from service.learning.randomness import Purpose, choices_for, torch_randomness_for
 from service.learning.rehearsal import MEMORIES
+from service.learning.tensorfile import pack
 from service.settings import LearningSettings
 
 
@@ -237,15 +237,15 @@ class LearningState:
 
     def frozen_bytes(self) -> bytes:
         """Return what no update changes, as safetensors."""
-        return _serialise(self.model.split_state()[0])
+        return pack(self.model.split_state()[0])
 
     def model_bytes(self) -> bytes:
         """Return what the engine needs of a version, as safetensors."""
-        return _serialise(self.model.split_state()[1])
+        return pack(self.model.split_state()[1])
 
     def learner_bytes(self) -> bytes:
         """Return what only the learner needs to go on, as safetensors."""
-        return _serialise(self.part_tensors())
+        return pack(self.part_tensors())
 
     def part_tensors(self) -> dict[str, Tensor]:
         """Return what only the learner needs to go on, by part and name."""
@@ -281,7 +281,3 @@ def _as_served(head: Head, scores: Scores, items: Sequence[Item]) -> Scores:
         for name, value in judged.items():
             scores[name][row] = value
     return scores
-
-
-def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
