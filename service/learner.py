@@ -28,7 +28,7 @@ from service.checkpointing import (
     items_of,
     recall_features,
 )
-from service.commits import NO_FEATURES, Commits, Outcome, put, row, with_parts
+from service.commits import NO_FEATURES, Commit, Commits, Outcome, put, row, with_parts
 from service.erasure import entries_to_forget, erase
 from service.fates import fate_of
 from service.forgets import MOST_DEATHS, Forgets, Tries
@@ -422,14 +422,16 @@ class Learner:
             environment=self._environment,
         )
         self._commits.submit(
-            version,
-            files_of(self._state),
-            gate=self._gate.dump(),
-            started=started,
-            before=before,
-            features=features,
-            forgotten=forgotten,
-            waited_since=waited_since,
+            Commit(
+                version=version,
+                files=files_of(self._state),
+                gate=self._gate.dump(),
+                started=started,
+                before=before,
+                features=features,
+                forgotten=forgotten,
+                waited_since=waited_since,
+            )
         )
         self._version, self._position = version, outcome.position
 
