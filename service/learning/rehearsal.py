@@ -72,7 +72,7 @@ class Recent:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        return {"seqs": torch.tensor(self._seqs, dtype=torch.int64)}
+        return {"seqs": _numbers(self._seqs)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
@@ -118,7 +118,7 @@ class Reservoir:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        return {"seen": torch.tensor(self._seen), "seqs": torch.tensor(self._seqs, dtype=torch.int64)}
+        return {"seen": torch.tensor(self._seen), "seqs": _numbers(self._seqs)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
@@ -146,20 +146,21 @@ class BalancedReservoir:
 
     def remember(self, seqs: Sequence[int], classes: Sequence[int], choices: np.random.Generator) -> None:
         """Give each item a place, at the expense of the largest class."""
+        room = self.capacity - sum(map(len, self._held.values()))
         for seq, label in zip(seqs, classes, strict=True):
             self._seen[label] = self._seen.get(label, 0) + 1
             own = self._held.setdefault(label, [])
-            if sum(map(len, self._held.values())) < self.capacity:
+            if room > 0:
                 own.append(seq)
+                room -= 1
                 continue
-            largest = max(self._held, key=lambda each: len(self._held[each]))
-            if len(own) == len(self._held[largest]):
+            victims = max(self._held.values(), key=len)
+            if len(own) == len(victims):
                 self._full.add(label)
             if label in self._full:
                 if own and choices.random() < len(own) / self._seen[label]:
                     own[int(choices.integers(len(own)))] = seq
             else:
-                victims = self._held[largest]
                 victims.pop(int(choices.integers(len(victims))))
                 own.append(seq)
         self._held = {label: held for label, held in self._held.items() if held}
@@ -184,8 +185,8 @@ class BalancedReservoir:
         counted = [(label, seen, label in self._full, len(self._held.get(label, []))) for label, seen in self._seen.items()]
         return {
             "classes": torch.tensor(counted, dtype=torch.int64).reshape(-1, 4),
-            "order": torch.tensor(list(self._held), dtype=torch.int64),
-            "seqs": torch.tensor(self.seqs, dtype=torch.int64),
+            "order": _numbers(list(self._held)),
+            "seqs": _numbers(self.seqs),
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -240,6 +241,10 @@ class Mixed:
         """Take a state that `tensors` returned."""
         for name, memory in (("recent.", self._recent), ("lasting.", self._lasting)):
             memory.load({key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)})
+
+
+def _numbers(values: Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))  # torch itself reads a list number by number
 
 
 def _without(seqs: list[int], gone: Collection[int]) -> list[int]:

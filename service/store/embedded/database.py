@@ -136,11 +136,7 @@ def sealed(columns: Sequence[str]) -> str:
 
 def _crc32(*values: object) -> int:
     """Return the CRC-32 of a row's values, each with its length before it."""
-    crc = 0
-    for value in values:
-        data = _bytes(value)
-        crc = zlib.crc32(data, zlib.crc32(b"%d" % len(data), crc))
-    return crc
+    return zlib.crc32(b"".join([part for data in map(_bytes, values) for part in (b"%d" % len(data), data)]))
 
 
 def _bytes(value: object) -> bytes:
