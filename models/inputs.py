@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints
 from pydantic_core import from_json, to_json
@@ -119,9 +120,13 @@ class Vector(JsonKind):
         self.instance_type = Annotated[list[Number], Field(min_length=length, max_length=length)]
         self.example = [0.0] * min(length, 4) if length <= 4 else [float(i % 3) for i in range(length)]
 
-    def collate(self, prepared: Sequence[list[float]]) -> Batch:
+    def prepare(self, instance: list[float]) -> NDArray[np.float64]:
+        """Return the numbers as an array, [length]."""
+        return np.array(instance, dtype=np.float64)
+
+    def collate(self, prepared: Sequence[NDArray[np.float64] | list[float]]) -> Batch:
         """Return {"numbers": float64 [batch, length]}."""
-        numbers = torch.from_numpy(np.array(prepared, dtype=np.float64))  # three times as fast as torch reads a list
+        numbers = torch.from_numpy(np.array(prepared, dtype=np.float64))  # torch would read number by number
         return {"numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT)}
 
     def parts(self, instance: list[float], means: Sequence[float] | None) -> Parts:

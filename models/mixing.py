@@ -49,14 +49,15 @@ class LogisticMix(nn.Module):
         bounded = log_probabilities.detach().clamp(min=FLOOR).double().cpu().numpy()
         own = self.weights.cpu().numpy().copy()
         count = int(self.items)
-        for row, target, weight in zip(bounded, targets.tolist(), weights.tolist(), strict=True):
+        after = np.arange(count, count + len(bounded))
+        rates = np.maximum(self.last_rate, self.first_rate / (1 + after / self.halving))
+        rates *= np.minimum(1.0, weights.double().cpu().numpy())
+        wanted = bounded[np.arange(len(bounded)), :, targets.cpu().numpy()]  # [batch, experts]
+        for row, right, rate in zip(bounded, wanted, rates.tolist(), strict=True):
             logits = own @ row
             mixed = np.exp(logits - logits.max())
-            mixed /= mixed.sum()
-            mixed[target] -= 1
-            rate = max(self.last_rate, self.first_rate / (1 + count / self.halving))
-            own -= min(1.0, weight) * rate * (row @ mixed)
-            count += 1
+            own -= rate * (row @ mixed / mixed.sum() - right)
+        count += len(bounded)
         self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -19,7 +18,7 @@ from safetensors.torch import load
 
 from service.checkpointing import CLASSES, FORGET, ROLLBACK, declaration, files_of, hashes_of, items_of
 from service.commits import Outcome, row, with_parts
-from service.learning.update import Step
+from service.learning.update import Item, Step
 from service.position import Position
 from service.replay import Records, ascending, fetch, rebuild
 from service.store import StoreError, Version
@@ -124,7 +123,11 @@ class Forgetting:
         items = items_of(state.model.input, {seq: entries[seq] for seq in new})
         factors = self._without(version.weights)
         assert self._records.features is not None
-        steps, _ = update(state, items, factors, entries=partial(fetch, feedback, version), said=self._records.features.fetch)
+
+        def earlier(seqs: Collection[int], encoded: Container[int]) -> dict[int, Item]:
+            return items_of(state.model.input, fetch(feedback, version, seqs), encoded=encoded)
+
+        steps, _ = update(state, items, factors, earlier=earlier, said=self._records.features.fetch)
         return steps
 
     def _restore(self, updates: int) -> None:

@@ -25,10 +25,10 @@ from service.checkpointing import (
     environment,
     files_of,
     first_state,
-    item,
     items_of,
+    recall_features,
 )
-from service.commits import NO_FEATURES, Commits, Outcome, put, row, with_parts
+from service.commits import NO_FEATURES, Commit, Commits, Outcome, put, row, with_parts
 from service.erasure import entries_to_forget, erase
 from service.fates import fate_of
 from service.forgets import MOST_DEATHS, Forgets, Tries
@@ -41,6 +41,7 @@ from service.position import Intake, Position
 from service.recovery import recover
 from service.replay import Records, ReplayImpossible, rebuild
 from service.settings import GateSettings
+from service.shelf import Shelf
 from service.store import (
     ACTS,
     CorruptCheckpoint,
@@ -95,6 +96,7 @@ class Learner:
         self._gate = Gate(gate, self._feedback.secret(), self._checkpoints.gate())
         self._position = Position.of(self._version)
         self._commits = Commits(self._checkpoints, self._features, self._version.parts["frozen"])
+        self._shelf = Shelf(self._feedback.fetch)
         self._erasing = self._left_to_erase()
         self._forgets = Forgets(self._forgets_left(), tries or Tries())
         self._forgets_interrupted = tries is not None
@@ -193,7 +195,8 @@ class Learner:
         """Hold some items out, learn the rest, and commit what the gate accepts."""
         started = time.perf_counter()
         sources = {entry.seq: entry.source for entry in intake.entries}
-        items = {entry.seq: item(self._state.model.input, entry) for entry in intake.entries}
+        recall_features(self._state, self._features.fetch, sources)
+        items = self._shelf.new(self._state.model, intake.entries, encoded=self._state.features)
         held = [seq for seq, each in items.items() if self._gate.holds_out(seq, each, self._state)]
         learned = {seq: each for seq, each in items.items() if seq not in held}
         self._gate.admit({seq: sources[seq] for seq in held})  # also where the update is refused: it must see a new world
@@ -216,10 +219,13 @@ class Learner:
 
     def _update(self, items: Mapping[int, Item], factors: Mapping[int, float]) -> tuple[list[Step], dict[int, bytes]]:
         """Make the next version in place; return its steps, and what a frozen encoder says of new items."""
-        return update(self._state, items, factors, entries=self._feedback.fetch, said=self._features.fetch)
+        made = update(self._state, items, factors, earlier=self._items, said=self._features.fetch)
+        if self._state.model.encoder.frozen:
+            self._shelf.strip(items)
+        return made
 
-    def _items(self, seqs: Sequence[int], encoded: Container[int]) -> dict[int, Item]:
-        return items_of(self._state.model.input, self._feedback.fetch(seqs), encoded=encoded)
+    def _items(self, seqs: Collection[int], encoded: Container[int]) -> dict[int, Item]:
+        return self._shelf.fetch(self._state.model, seqs, encoded=encoded)
 
     def _act(self, intake: Intake) -> None:
         """Carry out an act of an admin. What can't be carried out is quarantined with the reason."""
@@ -295,6 +301,7 @@ class Learner:
                 alive=self._records.alive,
             )
             metrics.forgotten.inc(len(self._erasing))
+            self._shelf.forget(self._erasing)
             self._erasing = frozenset()
         if not self._forgets:
             return False
@@ -415,14 +422,16 @@ class Learner:
             environment=self._environment,
         )
         self._commits.submit(
-            version,
-            files_of(self._state),
-            gate=self._gate.dump(),
-            started=started,
-            before=before,
-            features=features,
-            forgotten=forgotten,
-            waited_since=waited_since,
+            Commit(
+                version=version,
+                files=files_of(self._state),
+                gate=self._gate.dump(),
+                started=started,
+                before=before,
+                features=features,
+                forgotten=forgotten,
+                waited_since=waited_since,
+            )
         )
         self._version, self._position = version, outcome.position
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping
 
-from service.checkpointing import Said, items_of, recall_features
+from service.checkpointing import Said, recall_features
 from service.learning.update import Item, LearningState, Step
-from service.store import Entry
+
+Ready = Callable[[Collection[int], Container[int]], Mapping[int, Item]]
+"""Returns items by sequence number; those in the container need no instance."""
 
 
 def update(
@@ -14,18 +16,16 @@ def update(
     items: Mapping[int, Item],
     factors: Mapping[int, float],
     *,
-    entries: Callable[[Sequence[int]], Mapping[int, Entry]],
+    earlier: Ready,
     said: Said,
 ) -> tuple[list[Step], dict[int, bytes]]:
     """Make the next version in place, of new items; return its steps, and what a frozen encoder says that was not known.
 
-    `entries` looks up what is rehearsed, `said` what a frozen encoder says of items. Raises what these or the model raise; the
+    `earlier` looks up what is rehearsed, `said` what a frozen encoder says of items. Raises what these or the model raise; the
     stores are asked before anything is changed.
     """
     steps = state.plan(list(items))
     rehearsed = sorted({seq for step in steps for seq in step.rehearsed})
     recall_features(state, said, [*items, *rehearsed])
-    known = set(state.features)
-    earlier = items_of(state.model.input, entries(rehearsed), encoded=known)
-    state.update(steps, {**earlier, **items}, factors)
-    return steps, state.features_of(state.features.keys() - known)
+    state.update(steps, {**earlier(rehearsed, state.features), **items}, factors)
+    return steps, state.take_encoded()

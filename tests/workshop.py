@@ -77,9 +77,10 @@ class Workshop:
         return Learner(self.records, self.gate, journal=journal, attempts=self.directory.suspicion)
 
     def learn(self) -> None:
+        """Learn what waits, one commit after the other: each version has its checkpoint."""
         learner = self.learner()
         while learner.step():
-            pass
+            learner._commits.finish()
 
     def close(self) -> None:
         self.log.close()

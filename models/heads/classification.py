@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, BaseModel, Field, PositiveInt, Strict, StringConstraints
 from torch import Tensor
@@ -178,12 +179,11 @@ class Classification(Head):
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices, int64 [batch]; -1 for a class that is not known."""
-        return torch.tensor([self.classes.get(str(label), -1) for label in labels], device=self.last_seen.device)
+        return torch.from_numpy(np.array(self._indices(labels), dtype=np.int64)).to(self.last_seen.device)
 
     def strata(self, labels: Sequence[Label]) -> list[int]:
-        """Return class indices."""
-        indices: list[int] = self.targets(labels).tolist()
-        return indices
+        """Return class indices; -1 for a class that is not known."""
+        return self._indices(labels)
 
     def loss(self, features: Tensor, labels: Sequence[Label], fresh: Tensor) -> Tensor:
         """Return the cross-entropy of each item, added up over the experts that learn from it, [batch]."""
@@ -288,6 +288,9 @@ class Classification(Head):
     def describe(self) -> dict[str, float]:
         """Return the weight of each expert."""
         return by_name(self.experts.names, self.mix.weights)
+
+    def _indices(self, labels: Sequence[Label]) -> list[int]:
+        return [self.classes.get(str(label), -1) for label in labels]
 
     def _answered(self, outputs: Tensor) -> Tensor:
         """Return the log probabilities of the answer, [batch, classes].

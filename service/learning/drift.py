@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ class DriftDetector:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        return {"losses": torch.tensor(self._losses, dtype=torch.float64)}
+        return {"losses": torch.from_numpy(np.array(self._losses))}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned, by showing a new detector the same losses."""
@@ -71,7 +73,7 @@ class DriftDetector:
 
     def _start(self, losses: Sequence[float]) -> None:
         self._detector = self._make()
-        self._losses = list(losses)
+        self._losses = array("d", losses)
         for loss in losses:
             self._shifts(loss)
 

@@ -72,7 +72,7 @@ class Findings:
         """Judge items by the state as it is, before it learns from them; `names` are their sources'."""
         model, labels = state.model, [item.label for item in items.values()]
         with torch.no_grad():
-            features = model.encoder(model.collate([item.prepared for item in items.values()]))
+            features = state.seen(items)
             outputs = model.head(features) if model.head.ready else None
             losses = model.head.losses(model.head.scores(outputs, labels)).double().clamp(0, 1).tolist()
         contrary = self._duplicates.contrary(features, labels, list(names.values()))

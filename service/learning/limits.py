@@ -6,6 +6,7 @@ import math
 from itertools import chain
 
 import torch
+from torch import Tensor
 
 from models.base import OnlineModel
 
@@ -16,16 +17,20 @@ class UpdateRefused(Exception):
 
 def norm_of(model: OnlineModel) -> float:
     """Return the norm of all that is trained."""
-    return math.sqrt(sum(float(parameter.detach().square().sum()) for _, parameter in model.trainable()))
+    return _norm([parameter.detach() for _, parameter in model.trainable()])
 
 
 def check_finite(model: OnlineModel) -> None:
     """Raise UpdateRefused if a parameter or statistic is no longer a finite number."""
-    # One sum over all that changes first, which nothing infinite survives: a look at each tensor would cost as much as a step.
-    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    tensors = [tensor.flatten() for tensor in chain(trained, model.buffers()) if tensor.is_floating_point()]
-    if torch.cat(tensors).sum().isfinite():
+    # The norms of all that changes first, which nothing infinite survives: a look at each number would cost as much as a step.
+    trained = (parameter.detach() for parameter in model.parameters() if parameter.requires_grad)
+    if math.isfinite(_norm([tensor for tensor in chain(trained, model.buffers()) if tensor.is_floating_point()])):
         return
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UpdateRefused(f"the update made {name} infinite or not a number")
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    """Return the norm of all of them, none of which is copied."""
+    return float(torch.stack(torch._foreach_norm(tensors)).norm()) if tensors else 0.0

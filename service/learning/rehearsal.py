@@ -5,7 +5,9 @@ A memory keeps sequence numbers, not copies: the log is the data. An update reme
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -46,7 +48,7 @@ class Recent:
 
     def __init__(self, age: int) -> None:
         self._age = age
-        self._seqs: list[int] = []
+        self._seqs = array("q")
 
     def pick(self, count: int, choices: np.random.Generator) -> tuple[int, ...]:
         """Return items by their drawn age; ages from before the first item give none."""
@@ -68,15 +70,15 @@ class Recent:
     @property
     def seqs(self) -> Sequence[int]:
         """What is remembered."""
-        return self._seqs
+        return list(self._seqs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        return {"seqs": torch.tensor(self._seqs, dtype=torch.int64)}
+        return {"seqs": _numbers(self._seqs)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
-        self._seqs = tensors["seqs"].tolist()
+        self._seqs = array("q", tensors["seqs"].tolist())
 
 
 class Reservoir:
@@ -85,7 +87,7 @@ class Reservoir:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._seen = 0
-        self._seqs: list[int] = []
+        self._seqs = array("q")
 
     def pick(self, count: int, choices: np.random.Generator) -> tuple[int, ...]:
         """Return `count` different items, or all there are if these are fewer."""
@@ -109,21 +111,21 @@ class Reservoir:
 
     def shorten(self) -> None:
         """Start again from nothing."""
-        self._seen, self._seqs = 0, []
+        self._seen, self._seqs = 0, array("q")
 
     @property
     def seqs(self) -> Sequence[int]:
         """What is remembered."""
-        return self._seqs
+        return list(self._seqs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors."""
-        return {"seen": torch.tensor(self._seen), "seqs": torch.tensor(self._seqs, dtype=torch.int64)}
+        return {"seen": torch.tensor(self._seen), "seqs": _numbers(self._seqs)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a state that `tensors` returned."""
         self._seen = int(tensors["seen"])
-        self._seqs = tensors["seqs"].tolist()
+        self._seqs = array("q", tensors["seqs"].tolist())
 
 
 class BalancedReservoir:
@@ -132,7 +134,7 @@ class BalancedReservoir:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._seen: dict[int, int] = {}  # class -> items so far
-        self._held: dict[int, list[int]] = {}  # class -> its sequence numbers
+        self._held: dict[int, array[int]] = {}  # class -> its sequence numbers
         self._full: set[int] = set()  # classes that have been the largest of a full memory
 
     def pick(self, count: int, choices: np.random.Generator) -> tuple[int, ...]:
@@ -146,20 +148,21 @@ class BalancedReservoir:
 
     def remember(self, seqs: Sequence[int], classes: Sequence[int], choices: np.random.Generator) -> None:
         """Give each item a place, at the expense of the largest class."""
+        room = self.capacity - sum(map(len, self._held.values()))
         for seq, label in zip(seqs, classes, strict=True):
             self._seen[label] = self._seen.get(label, 0) + 1
-            own = self._held.setdefault(label, [])
-            if sum(map(len, self._held.values())) < self.capacity:
+            own = self._held.setdefault(label, array("q"))
+            if room > 0:
                 own.append(seq)
+                room -= 1
                 continue
-            largest = max(self._held, key=lambda each: len(self._held[each]))
-            if len(own) == len(self._held[largest]):
+            victims = max(self._held.values(), key=len)
+            if len(own) == len(victims):
                 self._full.add(label)
             if label in self._full:
                 if own and choices.random() < len(own) / self._seen[label]:
                     own[int(choices.integers(len(own)))] = seq
             else:
-                victims = self._held[largest]
                 victims.pop(int(choices.integers(len(victims))))
                 own.append(seq)
         self._held = {label: held for label, held in self._held.items() if held}
@@ -185,7 +188,7 @@ class BalancedReservoir:
         return {
             "classes": torch.tensor(counted, dtype=torch.int64).reshape(-1, 4),
             "order": torch.tensor(list(self._held), dtype=torch.int64),
-            "seqs": torch.tensor(self.seqs, dtype=torch.int64),
+            "seqs": _numbers(*self._held.values()),
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -195,7 +198,7 @@ class BalancedReservoir:
         self._full = {label for label, _, full, _ in counted if full}
         sizes = {label: held for label, _, _, held in counted}
         seqs = iter(tensors["seqs"].tolist())
-        self._held = {label: [next(seqs) for _ in range(sizes[label])] for label in tensors["order"].tolist()}
+        self._held = {label: array("q", islice(seqs, sizes[label])) for label in tensors["order"].tolist()}
 
 
 class Mixed:
@@ -242,8 +245,12 @@ class Mixed:
             memory.load({key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)})
 
 
-def _without(seqs: list[int], gone: Collection[int]) -> list[int]:
-    return [seq for seq in seqs if seq not in gone] if gone else seqs
+def _numbers(*seqs: array[int]) -> Tensor:
+    return torch.from_numpy(np.concatenate([np.array(each) for each in seqs]) if seqs else np.zeros(0, dtype=np.int64))
+
+
+def _without(seqs: array[int], gone: Collection[int]) -> array[int]:
+    return array("q", (seq for seq in seqs if seq not in gone)) if gone else seqs
 
 
 MEMORIES: dict[str, Callable[[int, int], Memory]] = {

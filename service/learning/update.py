@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from models.base import Answer, Features, Head, Label, OnlineModel, Scores
@@ -20,6 +19,7 @@ from service.learning.limits import check_finite
 from service.learning.optimizers import NamedOptimizer
 from service.learning.randomness import Purpose, choices_for, torch_randomness_for
 from service.learning.rehearsal import MEMORIES
+from service.learning.tensorfile import pack
 from service.settings import LearningSettings
 
 
@@ -79,6 +79,7 @@ class LearningState:
         """How many there were since the initial weights: random choices are keyed by it."""
         self.features: dict[int, Tensor] = {}
         """What a frozen encoder says of items, by sequence number: worked out when they are new, then only looked up."""
+        self._encoded_now: set[int] = set()
 
     def plan(self, seqs: Sequence[int]) -> list[Step]:
         """Cut new items into optimizer steps and pick what each rehearses."""
@@ -105,7 +106,7 @@ class LearningState:
         """
         seqs = [seq for step in steps for seq in step.new]
         scores: Scores = {}
-        self._forget_features()
+        self._forget_features(items)
         self.factors.take(factors, self.rehearsal)
         if seqs:
             with torch_randomness_for(self.settings.seed, self.updates + 1), subnormals_as_zero():
@@ -182,6 +183,12 @@ class LearningState:
         self.model.encoder.train_on(len(items))
         return self.model.encoder(self.model.collate([item.prepared for item in items]))
 
+    def seen(self, items: Mapping[int, Item]) -> Features:
+        """Return the features of new items, and change nothing that a version is made of."""
+        if self.model.encoder.frozen:
+            return self._recalled(list(items), list(items.values()))
+        return self.model.encoder(self.model.collate([item.prepared for item in items.values()]))
+
     def _met(self, seqs: Sequence[int], items: Sequence[Item]) -> Features:
         """Return the features of new items, which the encoder's statistics take in."""
         if self.model.encoder.frozen:
@@ -201,16 +208,21 @@ class LearningState:
             if seq not in self.features:
                 with torch.no_grad():
                     self.features[seq] = self.model.encoder(self.model.collate([item.prepared]))[0].clone()
+                self._encoded_now.add(seq)
         return torch.stack([self.features[seq] for seq in seqs])
 
-    def features_of(self, seqs: Iterable[int]) -> dict[int, bytes]:
-        """Return what a frozen encoder said of items, as a store keeps it: float32, [width] each."""
-        return {seq: self.features[seq].cpu().numpy().tobytes() for seq in seqs}
+    def take_encoded(self) -> dict[int, bytes]:
+        """Return what a frozen encoder said of items that was not known, once, as a store keeps it: float32, [width] each."""
+        taken = {seq: self.features[seq].cpu().numpy().tobytes() for seq in self._encoded_now if seq in self.features}
+        self._encoded_now = set()
+        return taken
 
-    def _forget_features(self) -> None:
-        """Let go of what can't be rehearsed any more, now and then."""
+    def _forget_features(self, taken: Iterable[int]) -> None:
+        """Let go of what can't be rehearsed any more and is not taken now, now and then."""
         if len(self.features) > 4 * self.settings.memory:
-            self.features = {seq: self.features[seq] for seq in self.rehearsal.seqs if seq in self.features}
+            kept = {*self.rehearsal.seqs, *taken}
+            self.features = {seq: features for seq, features in self.features.items() if seq in kept}
+            self._encoded_now &= kept
 
     @property
     def _warms_up(self) -> bool:
@@ -237,15 +249,15 @@ class LearningState:
 
     def frozen_bytes(self) -> bytes:
         """Return what no update changes, as safetensors."""
-        return _serialise(self.model.split_state()[0])
+        return pack(self.model.split_state()[0])
 
     def model_bytes(self) -> bytes:
         """Return what the engine needs of a version, as safetensors."""
-        return _serialise(self.model.split_state()[1])
+        return pack(self.model.split_state()[1])
 
     def learner_bytes(self) -> bytes:
         """Return what only the learner needs to go on, as safetensors."""
-        return _serialise(self.part_tensors())
+        return pack(self.part_tensors())
 
     def part_tensors(self) -> dict[str, Tensor]:
         """Return what only the learner needs to go on, by part and name."""
@@ -281,7 +293,3 @@ def _as_served(head: Head, scores: Scores, items: Sequence[Item]) -> Scores:
         for name, value in judged.items():
             scores[name][row] = value
     return scores
-
-
-def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})

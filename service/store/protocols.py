@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 Part = Literal["frozen", "model", "learner"]
@@ -23,6 +24,8 @@ Timed = Callable[[str, str, float], object]
 """Told what took how long: an operation, the part of the store that it was done on, seconds."""
 
 ACTS: tuple[ActKind, ...] = ("rollback", "forget", "release")
+
+NO_TRACES: Mapping[int, str] = MappingProxyType({})
 
 Span = tuple[int, int]
 """A first and a last sequence number."""
@@ -255,12 +258,18 @@ class CheckpointStore(Protocol):
         """Bring a file of a checkpoint to stable storage and return its SHA-256."""
 
     def commit(
-        self, versions: Sequence[Version], *, gate: bytes, forgotten: Collection[int] = (), trace: str | None = None
+        self,
+        versions: Sequence[Version],
+        *,
+        gate: bytes,
+        forgotten: Collection[int] = (),
+        traces: Mapping[int, str] = NO_TRACES,
     ) -> None:
         """Make versions and what the gate knows visible as one, and wake the followers: the last of them is served.
 
-        Those before the last have no checkpoint. `forgotten` names what they unlearn: the checkpoints of versions that had
-        taken any of it go, unless the served line still leads over them. `trace` is the traceparent of the making.
+        The last has a checkpoint, most of the others have none. `forgotten` names what they unlearn: the checkpoints of
+        versions that had taken any of it go, unless the served line still leads over them. `traces` are the traceparents of
+        their making.
         """
 
     def erase(self, seqs: Collection[int]) -> None:

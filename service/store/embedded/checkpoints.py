@@ -20,7 +20,7 @@ from service.store.embedded.directory import DataDirectory, sync_directory, writ
 from service.store.embedded.lineage import lead_to, scrub
 from service.store.embedded.retention import is_kept
 from service.store.errors import CorruptCheckpoint, DataDirectoryError, LearnerRunning
-from service.store.protocols import PARTS, Version
+from service.store.protocols import NO_TRACES, PARTS, Version
 
 # A version's row is the commit point: its files are durable before it, and unreachable without it.
 SCHEMA = """
@@ -134,7 +134,12 @@ class EmbeddedCheckpointStore:
         return sha256
 
     def commit(
-        self, versions: Sequence[Version], *, gate: bytes, forgotten: Collection[int] = (), trace: str | None = None
+        self,
+        versions: Sequence[Version],
+        *,
+        gate: bytes,
+        forgotten: Collection[int] = (),
+        traces: Mapping[int, str] = NO_TRACES,
     ) -> None:
         """Insert the rows, and in the same transaction let go of the checkpoints that are too many, or must go."""
         newest = versions[-1].version
@@ -144,8 +149,8 @@ class EmbeddedCheckpointStore:
                 _insert(connection, version)
                 lead_to(connection, version)
             connection.execute("INSERT OR REPLACE INTO gate VALUES (1, ?)", (gate,))
-            if trace is not None:
-                connection.execute("INSERT OR REPLACE INTO traces VALUES (?, ?)", (newest, trace))
+            if traces:
+                connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?)", traces.items())
                 connection.execute("DELETE FROM traces WHERE version <= ?", (newest - KEPT_TRACES,))
             released = _release(connection, _too_old(connection, newest, self._keep))
             if tainted:

@@ -136,8 +136,7 @@ def sealed(columns: Sequence[str]) -> str:
 
 def row_sum(*values: object) -> int:
     """Return the CRC-32 of a row's values, each with its length before it."""
-    parts = [_bytes(value) for value in values]
-    return zlib.crc32(b"".join([part for data in parts for part in (b"%d" % len(data), data)]))
+    return zlib.crc32(b"".join([part for data in map(_bytes, values) for part in (b"%d" % len(data), data)]))
 
 
 def _bytes(value: object) -> bytes:

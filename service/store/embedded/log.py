@@ -58,6 +58,7 @@ INSERT OR IGNORE INTO secret VALUES (1, randomblob(32));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 COLUMNS = "seq, kind, instance, label, weight, key, source, prediction_id, predicted_by, answer, replaces, received_at"
+NAMES = COLUMNS.split(", ")
 WRITTEN = (
     *("kind", "instance", "label", "weight", "key", "source", "digest", "prediction_id", "predicted_by", "answer", "replaces"),
     "received_at",
@@ -237,7 +238,7 @@ class EmbeddedFeedbackLog:
         *values, sound = row
         if not sound:
             raise self._database.damaged(f"seq {row[0]} is not what was written")
-        return Entry(**dict(zip(COLUMNS.split(", "), values, strict=True)))
+        return Entry(**dict(zip(NAMES, values, strict=True)))
 
     def _write_loop(self) -> None:
         while appends := self._take():

@@ -1,0 +1,130 @@
+"""Commits while the disk is slow, or fails: on the real store, held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from service.commits import MILESTONE
+from service.learner import Learner
+from service.replay import replay
+from service.store import StoreUnavailable, Version
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from tests.workshop import Workshop
+
+
+class SlowDisk(EmbeddedCheckpointStore):
+    """Commits once it is let, and fails as often as it is told to."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        super().__init__(directory, keep=100)
+        self.held, self.free = Event(), Event()
+        self.failures = 0
+
+    def commit(self, versions: Sequence[Version], **rest: Any) -> None:
+        self.held.set()
+        assert self.free.wait(10)
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the disk fails")
+        super().commit(versions, **rest)
+
+
+class SlowWorkshop(Workshop):
+    """A workshop with 24 items and a slow disk."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.checkpoints.close()
+        self.disk = SlowDisk(self.directory)
+        self.checkpoints = self.disk
+        self.send(24)
+
+
+def learn(learner: Learner) -> None:
+    while learner.step():
+        pass
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[SlowWorkshop]:
+    with closing(SlowWorkshop(tmp_path)) as workshop:
+        yield workshop
+
+
+def test_versions_that_wait_for_the_disk_go_there_as_one(workshop: SlowWorkshop) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(4))
+    newest = workshop.checkpoints.latest()
+    assert newest is not None
+    assert newest.version == 0  # nothing is visible before it is durable
+    workshop.disk.free.set()
+    learn(learner)
+    rows = workshop.checkpoints.following(0, 100)
+    assert [row.version for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row.applied_seq for row in rows] == [4, 8, 12, 16, 20, 24]
+    assert [row.stored for row in rows[:5]] == [True, False, False, False, True]
+    assert [row.by_class is not None for row in rows[:5]] == [True, False, False, False, True]
+
+
+def test_each_version_of_a_group_is_what_it_would_be_alone(workshop: SlowWorkshop, tmp_path: Path) -> None:
+    learner = workshop.learner()
+    assert all(learner.step() for _ in range(5))
+    workshop.disk.free.set()
+    learn(learner)
+    assert [each.identical for each in replay(workshop.records)] == [True] * 6
+    with closing(Workshop(tmp_path / "alone")) as alone:
+        alone.send(24)
+        alone.learn()
+        both = zip(alone.checkpoints.following(0, 100), workshop.checkpoints.following(0, 100), strict=True)
+        assert all(one.sha256 == other.sha256 for one, other in both)
+
+
+def test_what_comes_after_a_version_that_was_lost_is_lost_with_it(workshop: SlowWorkshop) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(3))
+    workshop.disk.failures = 1
+    workshop.disk.free.set()
+    with pytest.raises(StoreUnavailable):
+        learner._commits.finish()
+    learner._commits.finish()
+    assert workshop.checkpoints.following(0, 100) == []
+    learner._reload()
+    learn(learner)
+    assert [row.applied_seq for row in workshop.checkpoints.following(0, 100)] == [4, 8, 12, 16, 20, 24]
+    assert [each.identical for each in replay(workshop.records)] == [True] * 6
+
+
+def test_a_failed_commit_is_told_at_the_next_one(workshop: SlowWorkshop) -> None:
+    learner = workshop.learner()
+    workshop.disk.failures = 1
+    workshop.disk.free.set()
+    with pytest.raises(StoreUnavailable):
+        learn(learner)
+
+
+def test_a_milestone_has_a_checkpoint_whatever_waits(workshop: SlowWorkshop) -> None:
+    workshop.send(4 * MILESTONE)
+    learner = workshop.learner()
+    workshop.disk.free.set()
+    for _ in range(MILESTONE - 2):
+        learner.step()
+        learner._commits.finish()
+    workshop.disk.free.clear()
+    workshop.disk.held.clear()
+    learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(3))
+    workshop.disk.free.set()
+    learn(learner)
+    rows = workshop.checkpoints.following(MILESTONE - 2, 4)
+    assert [row.version for row in rows if row.stored] == [MILESTONE - 1, MILESTONE, MILESTONE + 2]
