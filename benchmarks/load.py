@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -51,11 +52,12 @@ def closed(url: str, body: bytes, *, connections: int, seconds: float, core: int
     return Answered(rate=figures["requests"] / figures["seconds"], **microseconds)
 
 
-def opened(url: str, body: bytes, *, rate: float, seconds: float, connections: int = 64) -> Answered:
+def opened(url: str, body: bytes, *, rate: float, seconds: float) -> Answered:
     """Send requests at a constant rate, whatever the answers do; a latency counts from when its request was due.
 
     So a pause of the server shows in every request that was due in it (coordinated omission, Tene 2013).
     """
+    connections = min(64, math.ceil(rate))  # each is used about once a second: servers close those that rest
     gc.freeze()  # a long collection of this process would look like a pause of the server
     latencies = np.array(uvloop.run(_opened(url, body, rate, seconds, connections))) * 1000
     p50, p90, p99, p999 = np.percentile(latencies, [50, 90, 99, 99.9])
