@@ -57,8 +57,16 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure the figures of the README
-	$(BIN)/python -m benchmarks.interference $(ARGS)
+# The load generator of the benchmarks.
+define need_wrk
+@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk >/dev/null; } || { \
+  echo "wrk is missing: the benchmarks load servers with it (Debian: apt-get install wrk)"; exit 1; }
+endef
+
+bench: $(STAMP) ## Measure every row of benchmarks/RESULTS.md, two hours (ARGS="swaps growth" for some of them)
+	$(need_wrk)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 serve: $(STAMP) ## Serve ./everlearn.toml (ARGS="--port 9000 --workers 2")
 	$(BIN)/everlearn serve $(ARGS)

@@ -25,8 +25,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks.interference import ask, measure
-from benchmarks.load import request_of
+from benchmarks.load import exchange, request_of
 from benchmarks.servers import pin
 from models.explanation import explain
 from models.registry import build_model
@@ -39,6 +38,7 @@ from tests.running import DIGITS, RunningService, learn
 INSTANCES = 200
 ROUNDS = 5
 SECONDS = 6.0
+WARM_UP = 1.0  # of these
 ASKED = 50  # explanations whose time is taken, fewer of large pictures
 
 FIELDS: dict[str, str] = {f"number {n}": "number" for n in range(8)} | {f"word {n}": "string" for n in range(4)}
@@ -162,6 +162,29 @@ def _completeness() -> None:
             errors.append(abs(found.base + found.values.sum().item() - found.explained))
             sizes.append(abs(found.explained - found.base))
         print(f"{name:6} {INSTANCES} instances: largest error {max(errors):.1e}, median difference {np.median(sizes):.2f}")
+
+
+async def ask(address: tuple[str, int], request: bytes, until: float, latencies: list[float]) -> None:
+    """Send one request after the other on one connection, and keep the time of each after the warm-up."""
+    reader, writer = await asyncio.open_connection(*address)
+    began_at = time.perf_counter()
+    while (began := time.perf_counter()) < until:
+        await exchange(reader, writer, request)
+        if began - began_at > WARM_UP:
+            latencies.append(time.perf_counter() - began)
+    writer.close()
+
+
+async def measure(url: str, request: bytes, connections: int) -> list[float]:
+    """Return the latencies of one round, in seconds."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    latencies: list[float] = []
+    until = time.perf_counter() + SECONDS
+    asks = (ask((parts.hostname, parts.port), request, until, latencies) for _ in range(connections))
+    await asyncio.gather(*asks)
+    return latencies
 
 
 async def _round(url: str, predict: bytes, question: bytes | None, connections: int) -> tuple[list[float], int]:

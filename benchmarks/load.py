@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import uvloop
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 JSON = "application/json"
@@ -49,12 +52,14 @@ def closed(url: str, body: bytes, *, connections: int, seconds: float, core: int
     return Answered(rate=figures["requests"] / figures["seconds"], **microseconds)
 
 
-def opened(url: str, body: bytes, *, rate: float, seconds: float, connections: int = 64) -> Answered:
+def opened(url: str, body: bytes, *, rate: float, seconds: float) -> Answered:
     """Send requests at a constant rate, whatever the answers do; a latency counts from when its request was due.
 
     So a pause of the server shows in every request that was due in it (coordinated omission, Tene 2013).
     """
-    latencies = np.array(asyncio.run(_opened(url, body, rate, seconds, connections))) * 1000
+    connections = min(64, math.ceil(rate))  # each is used about once a second: servers close those that rest
+    gc.freeze()  # a long collection of this process would look like a pause of the server
+    latencies = np.array(uvloop.run(_opened(url, body, rate, seconds, connections))) * 1000
     p50, p90, p99, p999 = np.percentile(latencies, [50, 90, 99, 99.9])
     return Answered(len(latencies) / seconds, p50, p90, p99, p999)
 
@@ -80,9 +85,9 @@ async def _opened(url: str, body: bytes, rate: float, seconds: float, connection
     return latencies
 
 
-def request_of(path: str, body: bytes) -> bytes:
-    """Return a whole request with a JSON body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+def request_of(path: str, body: bytes, media_type: str = JSON) -> bytes:
+    """Return a whole request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

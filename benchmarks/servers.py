@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from sklearn.datasets import load_digits
@@ -31,15 +32,23 @@ experts = ["linear"]
 """
 SERVER, LOAD = 0, 1  # cores
 
+Items = Sequence[dict[str, Any]]
+"""Feedback, as a request brings it."""
+
+
+def digits(count: int) -> Items:
+    """Return labelled digits."""
+    pictures, labels = load_digits(return_X_y=True)
+    return [{"instance": x.tolist(), "label": str(y)} for x, y in zip(pictures, labels, strict=True)][:count]
+
 
 @contextmanager
-def learned(config: str = MLP, *flags: str) -> Iterator[RunningService]:
-    """Run everlearn with a model that has learned 1,000 digits, its processes on the server's core."""
-    pictures, labels = load_digits(return_X_y=True)
-    items = [{"instance": x.tolist(), "label": str(y)} for x, y in zip(pictures, labels, strict=True)][:1000]
+def learned(config: str = MLP, *flags: str, items: Items | None = None) -> Iterator[RunningService]:
+    """Run everlearn with a model that has learned some items, by default 1,000 digits; all its processes on one core."""
+    feedback = {"feedback": items or digits(1000)}
     with tempfile.TemporaryDirectory() as folder, RunningService(Path(folder), config, *flags, warm=False) as service:
         with service.client() as client:
-            client.post("/feedback", json={"feedback": items}, headers={"Prefer": "wait=30"}).raise_for_status()
+            client.post("/feedback", json=feedback, headers={"Prefer": "wait=30"}).raise_for_status()
         for pid in [*service.pids("worker"), *service.pids("learner")]:
             pin(pid, SERVER)
         yield service
@@ -62,10 +71,10 @@ def bare(*flags: str) -> Iterator[str]:
         process.wait()
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep every thread of a process on one core."""
+def pin(pid: int, *cores: int) -> None:
+    """Keep every thread of a process on some cores."""
     for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
+        os.sched_setaffinity(int(thread), cores)
 
 
 def question(instances: int = 1) -> bytes:

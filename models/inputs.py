@@ -43,6 +43,8 @@ BROKEN = (
 
 ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # a PNG
 
+DRAFT = 2  # times the side that a picture comes to: what is decoded smaller looks the same once it is scaled to that
+
 LARGEST = torch.finfo(torch.float32).max
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 String = Annotated[str, Strict(), StringConstraints(max_length=10_000)]
@@ -320,7 +322,7 @@ class Picture:
 
     def prepare(self, instance: bytes) -> Tensor:
         """Decode to uint8 [3, size, size], upright by its EXIF orientation. Raises InstanceError."""
-        return self.scale(self._middle(self.decode(instance)))
+        return self.scale(self._middle(self.decode(instance, least=DRAFT * (self.resize or self.size))))
 
     def collate(self, prepared: Sequence[Tensor]) -> Batch:
         """Return {"pixels": uint8 [batch, 3, size, size]}."""
@@ -334,10 +336,15 @@ class Picture:
         """Squeeze a picture to pixels, uint8 [3, size, size]."""
         return torch.from_numpy(np.array(picture.resize((self.size, self.size), self.resampling))).permute(2, 0, 1)
 
-    def decode(self, instance: bytes) -> Image.Image:
-        """Return the whole picture in RGB, upright by its EXIF orientation. Raises InstanceError."""
+    def decode(self, instance: bytes, least: int | None = None) -> Image.Image:
+        """Return the whole picture in RGB, upright by its EXIF orientation. Raises InstanceError.
+
+        A JPEG whose sides need no more than `least` pixels is decoded at a half, a quarter or an eighth, which is faster.
+        """
         with self._open(instance) as image:
             try:
+                if least is not None:
+                    image.draft(None, (least, least))
                 return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
             except BROKEN as exc:
                 raise InstanceError("the picture is broken and can't be decoded") from exc

@@ -62,11 +62,10 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "ad
 
 def resolve_optimizer(specification: Mapping[str, Any]) -> dict[str, Any]:
     """Return the specification with defaults filled in. Raises SpecificationError."""
-    factory, options = part("learning.optimizer", "name", OPTIMIZERS, specification)
-    try:
-        factory([nn.Parameter(torch.zeros(1))], **options)  # what only torch knows: options that exclude each other
-    except ValueError as exc:
-        raise SpecificationError("learning.optimizer", str(exc)) from exc
+    _, options = part("learning.optimizer", "name", OPTIMIZERS, specification)
+    # torch would say so too, but with its first optimizer it imports its compiler, which takes as long as torch itself.
+    if options.get("nesterov") and (not options["momentum"] or options["dampening"]):
+        raise SpecificationError("learning.optimizer", "Nesterov momentum requires a momentum and no dampening")
     return {"name": specification["name"], **options}
 
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from sklearn.datasets import load_sample_image
 
 from models.errors import InstanceError
 from models.inputs import LARGEST, EncodedImage, Picture, Record, Vector
@@ -183,3 +184,11 @@ def test_a_phones_file_of_several_jpegs_is_the_first_of_them() -> None:
     kind = Picture(size=16)
     red, _, blue = kind.prepare(kind.parse_body(body, "image/jpeg")).float().mean(dim=(1, 2)).tolist()
     assert red > blue
+
+
+def test_a_large_jpeg_decoded_at_reduced_scale_looks_like_the_whole_one() -> None:
+    photo = Image.fromarray(load_sample_image("china.jpg")).resize((1280, 853))
+    kind, jpeg = Picture(size=64), encoded(photo, "JPEG", quality=95)
+    assert kind.decode(jpeg, least=128).size == (320, 214)
+    whole, reduced = kind.scale(kind.decode(jpeg)), kind.prepare(jpeg)
+    assert (whole.int() - reduced.int()).abs().float().mean() < 2

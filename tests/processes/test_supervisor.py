@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -12,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.running import DIGITS, RunningService, learn, replicas, wait_for
+from tests.running import DIGITS, ROOT, RunningService, learn, replicas, wait_for
 
 Digits = list[tuple[list[float], str]]
 
@@ -208,3 +210,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
         process = second.launch()
         assert process.wait(60) == 78
         assert second.log().strip() == f"everlearn: can't listen on 127.0.0.1 port {port}: Address already in use"
+
+
+def test_the_supervisor_imports_no_torch() -> None:
+    code = "import sys, service.cli.serving, service.processes.supervisor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
