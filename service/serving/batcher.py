@@ -51,15 +51,19 @@ class Batcher:
         self._waiting.append(ticket)
         self._waiting_instances += len(question.prepared)
         if not self._busy:
-            self._busy = True
-            loop.call_soon(self._dispatch, loop)  # in the loop's next turn: what comes in this one is one batch
+            self._call_soon(loop)
         return ticket.answers
 
+    def _call_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Dispatch in the loop's next turn: what comes in this one is one batch."""
+        self._busy = True
+        loop.call_soon(self._dispatch, loop)
+
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._busy = False
         tickets = self._take()
         self._tell_waiting()
         if not tickets:
-            self._busy = False
             return
         now = time.perf_counter()
         for ticket in tickets:
@@ -71,11 +75,13 @@ class Batcher:
         except Exception as exc:  # noqa: BLE001  # whoever asked gets it
             answers = [exc] * len(tickets)
         if answers is None:
+            self._busy = True
             batch = self._engine.submit(questions)
             batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, tickets, done))
-        else:
-            _give(tickets, answers)
-            loop.call_soon(self._dispatch, loop)
+            return
+        _give(tickets, answers)
+        if self._waiting:
+            self._call_soon(loop)
 
     def _take(self) -> list[_Ticket]:
         """Take the next batch: questions in their order, those nobody waits for left out."""

@@ -106,6 +106,25 @@ def test_a_full_queue_refuses_and_one_large_question_is_still_taken(engine: Engi
     run(scenario())
 
 
+def test_each_question_is_refused_at_its_own_deadline(engine: Engine, gate: Gate) -> None:
+    async def scenario() -> list[float]:
+        loop = asyncio.get_running_loop()
+        batcher = Batcher(engine, batch=1, queue=100, deadline=0.4)
+
+        async def refused_after(number: int) -> float:
+            await asyncio.sleep(0.2 * number)
+            asked = loop.time()
+            with pytest.raises(Overloaded, match="deadline"):
+                await batcher.submit(question(number))
+            return loop.time() - asked
+
+        waited = await asyncio.gather(*(refused_after(number) for number in range(4)))
+        gate.opened.set()
+        return waited
+
+    assert all(0.39 < seconds < 5 for seconds in run(scenario()))
+
+
 def test_a_question_whose_turn_does_not_come_in_time_is_refused_and_never_computed(engine: Engine, gate: Gate) -> None:
     async def scenario() -> None:
         batcher = Batcher(engine, batch=8, queue=100, deadline=0.1)
