@@ -230,8 +230,10 @@ class OnlineModel(nn.Module):
 
     def collate(self, prepared: Sequence[Any]) -> Batch:
         """Collate prepared instances into tensors on the model's device."""
-        batch = self.input.collate(prepared)
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        batch, device = self.input.collate(prepared), self.device
+        if device.type == "cuda":  # only from pinned memory a copy does not wait for the one who asks for it
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
     def declare(self, name: str, descriptions: Sequence[str]) -> None:
         """Name a class before its first label, or describe it anew. Raises LabelError before any change."""

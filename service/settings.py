@@ -117,6 +117,10 @@ class ServingSettings(Section):
 
     device: Device = "cpu"
     threads: Annotated[PositiveInt, Field(description="CPU threads of one forward pass.")] = 1
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="What forward passes are computed in. bfloat16 is for GPUs that have it, and was measured on none."),
+    ] = "float32"
     batch: Annotated[PositiveInt, Field(description="Instances in one batch at most.")] = 64
     queue: Annotated[PositiveInt, Field(description="Instances that may wait; more is answered 503.")] = 1024
     deadline_seconds: Annotated[

@@ -70,7 +70,7 @@ class Service:
         self.pace = Pace(settings.limits.feedback_rate, settings.limits.feedback_burst)
         self.served = Served()
         self.started_at = time.time()
-        self.engine = Engine(self.model)
+        self.engine = Engine(self.model, precision=serving.precision)
         self.batcher = Batcher(self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds)
         self.examiner = Examiner(
             lambda: build_model(without_weights(shaping["model"])).to(device),

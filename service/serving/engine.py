@@ -7,7 +7,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from contextlib import nullcontext
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from service import metrics
 from service.store import Version
 
 T = TypeVar("T")
+Precision = Literal["float32", "bfloat16"]
 
 
 class NotReady(Exception):
@@ -60,10 +62,12 @@ class Engine:
     """Runs batches of whole questions, each by one forward pass of one version. Nothing else touches the module: no torn
     weights."""
 
-    def __init__(self, model: OnlineModel) -> None:
+    def __init__(self, model: OnlineModel, *, precision: Precision = "float32") -> None:
+        """`precision` is that of forward passes, as autocast has it; answers are worked out in what comes of them."""
         self._model = model.eval()
         self._version = -1
         self.device = model.device
+        self._cast = torch.autocast(self.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
         self._durations = Durations()
         self._module = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -100,7 +104,9 @@ class Engine:
         started = time.perf_counter()
         prepared = [instance for question in questions for instance in question.prepared]
         with torch.inference_mode():
-            outputs = self._model(self._model.collate(prepared))
+            batch = self._model.collate(prepared)
+            with self._cast:
+                outputs = self._model(batch)
             answers = self._decode(outputs, questions)
         seconds = time.perf_counter() - started
         self._durations.observe(len(prepared), seconds)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -87,7 +88,20 @@ class Follower:
 
     def _load(self, version: Version, part: Part) -> Mapping[str, Tensor]:
         tensors = load_part(self._checkpoints, version, part)
-        return {name: _laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
+        with _beside(self._engine.device):
+            return {name: _laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _beside(device: torch.device) -> Iterator[None]:
+    """Copy to a GPU while it computes: on a stream of its own, done when the context ends."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ import gc
 import threading
 import weakref
 
+import pytest
+import torch
+
 from models.registry import build_model
 from service.serving.engine import Answers, Engine, Question
 from tests.contract.test_checkpoint_store import version
 from tests.serving.blocking import SPEC, Gate, gated_model
 
 
-def tensors(seed: int) -> dict[str, object]:
+def tensors(seed: int) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in build_model(SPEC, seed=seed).state_dict().items()}
 
 
@@ -68,6 +71,36 @@ def test_a_quick_batch_is_computed_at_once_and_a_slow_one_in_the_engines_thread(
         engine.submit(large).result(60)
     assert threading.get_ident() != gate.threads[-1]
     engine.close()
+
+
+def test_in_half_the_precision_an_answer_is_about_the_same() -> None:
+    model = build_model(SPEC, seed=0)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    engines = [Engine(model), Engine(model, precision="bfloat16")]
+    whole, half = (answered(engine, 0.5, 2.0).answers for engine in engines)
+    assert whole != half
+    for one, other in zip(whole, half, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=0.02)
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_answers_about_as_a_cpu_does() -> None:
+    engines = [Engine(build_model(SPEC, seed=0)), Engine(build_model(SPEC, seed=0).to("cuda"))]
+    for engine in engines:
+        engine.swap(version(1, {"frozen": "", "model": "", "learner": ""}), _on(engine.device, tensors(1))).result(10)
+    one, other = (answered(engine, 0.5, 2.0).answers for engine in engines)
+    for on_cpu, on_gpu in zip(one, other, strict=True):
+        assert on_cpu["scores"] == pytest.approx(on_gpu["scores"], abs=1e-4)
+    for engine in engines:
+        engine.close()
+
+
+def _on(device: torch.device, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _fields(row: object) -> dict[str, object]:
