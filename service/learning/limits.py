@@ -23,8 +23,9 @@ def norm_of(model: OnlineModel) -> float:
 def check_finite(model: OnlineModel) -> None:
     """Raise UpdateRefused if a parameter or statistic is no longer a finite number."""
     # The norms of all that changes first, which nothing infinite survives: a look at each number would cost as much as a step.
-    trained = (parameter.detach() for parameter in model.parameters() if parameter.requires_grad)
-    if math.isfinite(_norm([tensor for tensor in chain(trained, model.buffers()) if tensor.is_floating_point()])):
+    trained = (parameter.detach() for _, parameter in model.trainable())
+    buffers = chain.from_iterable(part.buffers() for _, part in model.changing())
+    if math.isfinite(_norm([tensor for tensor in chain(trained, buffers) if tensor.is_floating_point()])):
         return
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

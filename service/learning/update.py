@@ -139,7 +139,8 @@ class LearningState:
         with self.average.training():
             for step in steps:
                 self._step(step, items)
-        self.model.encoder.eval()
+        if not self.model.encoder.frozen:
+            self.model.encoder.eval()
         classes = head.strata(labels)
         served = {**_as_served(head, scores, new), "target": targets}
         self.prequential.record(served, head.metric, classes)
@@ -253,7 +254,7 @@ class LearningState:
 
     def model_bytes(self) -> bytes:
         """Return what the engine needs of a version, as safetensors."""
-        return pack(self.model.split_state()[1])
+        return pack(self.model.live_state())
 
     def learner_bytes(self) -> bytes:
         """Return what only the learner needs to go on, as safetensors."""
