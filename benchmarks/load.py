@@ -60,7 +60,7 @@ def opened(url: str, body: bytes, *, rate: float, seconds: float) -> Answered:
     connections = min(64, math.ceil(rate))  # each is used about once a second: servers close those that rest
     gc.freeze()  # a long collection of this process would look like a pause of the server
     latencies = np.array(uvloop.run(_opened(url, body, rate, seconds, connections))) * 1000
-    p50, p90, p99, p999 = np.percentile(latencies, [50, 90, 99, 99.9])
+    p50, p90, p99, p999 = np.percentile(latencies, [50, 90, 99, 99.9]).tolist()
     return Answered(len(latencies) / seconds, p50, p90, p99, p999)
 
 

@@ -89,5 +89,6 @@ class Row:
         RESULTS.mkdir(exist_ok=True)
         content = {**self.__dict__, "date": f"{datetime.now(UTC):%Y-%m-%d}", "python": platform.python_version()}
         content["torch"] = version("torch")
+        content["reached"] = bool(self.reached)  # numpy's False is no JSON: as text it would be true
         path = RESULTS / f"{self.number:02}-{''.join(c if c.isalnum() else '-' for c in self.figure.lower())[:60]}.json"
         path.write_text(json.dumps(content, indent=1, default=str) + "\n")

@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 from benchmarks.load import Answered, closed, opened
 from benchmarks.photos import RESNET, encoded, labelled, photos
 from benchmarks.rounds import Row, interleaved, options
-from benchmarks.servers import LOAD, learned, question
+from benchmarks.servers import LOAD, MLP, learned, question
 from service.checkpointing import fingerprint
 from service.store import Version
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
@@ -35,6 +35,7 @@ from tests.running import RunningService
 
 VERSIONS = 20  # a second
 WRITABLE = 2**20  # bytes that a disk can make durable so often
+PATIENT = "\n[learner]\nwatchdog_seconds = 1e6\n"  # with a learner that is stopped
 WHOLE = RESNET.replace('"none"', '"none"\ntrain = "all"')
 GOAL = 1.5
 
@@ -122,11 +123,11 @@ def compared(name: str, service: RunningService, body: bytes, load: float, *, ro
 
 def main() -> None:
     given = options(__doc__, rounds=5, seconds=10)
-    with learned() as service:
+    with learned(MLP + PATIENT) as service:
         compared("MLP", service, question(), 0.25, rounds=given.rounds, seconds=given.seconds)
     photo = json.dumps({"instances": [{"b64": encoded(photos(1)[0])}]}).encode()
     for name, config in (("ResNet-18, its head", RESNET), ("ResNet-18, all of it", WHOLE)):
-        with learned(config, items=labelled(20)) as service:
+        with learned(config + PATIENT, items=labelled(20)) as service:
             # Few requests a second: a p99.9 needs more of them than a short round has.
             compared(name, service, photo, 0.5, rounds=given.rounds, seconds=6 * given.seconds)
 

@@ -105,6 +105,7 @@ class Learner:
         """Learn until `stop`, and leave with every update committed. Raises CorruptCheckpoint."""
         pause = FIRST_PAUSE
         longest = self._records.settings.watchdog_seconds / 4  # to wait is no sign of life
+        self._state.drift.prepare()  # not earlier: who waits for the start need not wait for it
         while not self._stopping:
             self._records.alive()
             try:
