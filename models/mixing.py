@@ -52,11 +52,12 @@ class LogisticMix(nn.Module):
         after = np.arange(count, count + len(bounded))
         rates = np.maximum(self.last_rate, self.first_rate / (1 + after / self.halving))
         rates *= np.minimum(1.0, weights.double().cpu().numpy())
-        wanted = bounded[np.arange(len(bounded)), :, targets.cpu().numpy()]  # [batch, experts]
-        for row, right, rate in zip(bounded, wanted, rates.tolist(), strict=True):
+        for row, target, rate in zip(bounded, targets.tolist(), rates.tolist(), strict=True):
             logits = own @ row
             mixed = np.exp(logits - logits.max())
-            own -= rate * (row @ mixed / mixed.sum() - right)
+            mixed /= mixed.sum()
+            mixed[target] -= 1
+            own -= rate * (row @ mixed)
         count += len(bounded)
         self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)

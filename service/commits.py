@@ -168,7 +168,7 @@ class Commits:
         if passed and commit.version.version % MILESTONE:
             without = replace(commit.version, by_class=None)
             return with_parts(without, {"frozen": self._frozen, **hashes_of(commit.files)}, stored=False)
-        return with_parts(commit.version, {"frozen": self._frozen, **put(self._checkpoints, commit.files)})
+        return with_parts(commit.version, {"frozen": self._frozen, **self._checkpoints.put(commit.files)})
 
 
 def _traced(commit: Commit, spans: ExitStack) -> str | None:
@@ -192,11 +192,6 @@ def _report(commit: Commit, *, began: float) -> None:
         metrics.learning_delay_seconds.observe(max(0.0, time.time() - commit.waited_since))
     facts = {"version": version.version, "seq": version.applied_seq, "items": items, "seconds": round(now - commit.started, 6)}
     log.info("learner.committed", extra={**facts, "reason": version.reason, "quarantined": len(version.quarantined) or None})
-
-
-def put(checkpoints: CheckpointStore, files: Mapping[Part, bytes]) -> dict[Part, str]:
-    """Bring files to stable storage; return the SHA-256 of each."""
-    return {part: checkpoints.put(data) for part, data in files.items()}
 
 
 def with_parts(version: Version, parts: Mapping[Part, str], *, stored: bool = True) -> Version:

@@ -28,7 +28,7 @@ from service.checkpointing import (
     items_of,
     recall_features,
 )
-from service.commits import NO_FEATURES, Commit, Commits, Outcome, put, row, with_parts
+from service.commits import NO_FEATURES, Commit, Commits, Outcome, row, with_parts
 from service.erasure import entries_to_forget, erase
 from service.fates import fate_of
 from service.forgets import MOST_DEATHS, Forgets, Tries
@@ -439,7 +439,7 @@ class Learner:
     def _initialise(self) -> tuple[LearningState, Version]:
         """Commit version 0: the initial weights, before any feedback."""
         state = first_state(self._records.shaping, self._records.settings.device)
-        parts = put(self._checkpoints, {"frozen": state.frozen_bytes(), **files_of(state)})
+        parts = self._checkpoints.put({"frozen": state.frozen_bytes(), **files_of(state)})
         outcome = Outcome(position=Position(), reason=INITIAL)
         first = with_parts(row(state, outcome, version=0, parent=None, environment=self._environment), parts)
         self._checkpoints.initialise(self._records.shaping, first)

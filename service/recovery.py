@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from service.checkpointing import files_of, fingerprint, hashes_of, load_state
-from service.commits import put
 from service.learning.update import LearningState
 from service.replay import Records, ReplayImpossible, rebuild
 from service.store import CorruptCheckpoint, Part, Version
@@ -33,7 +32,7 @@ def _mended(records: Records, latest: Version, damage: CorruptCheckpoint) -> Lea
             f"{damage}; made again from the log, version {latest.version} comes out otherwise, as it may on another machine."
             " Put the file back, or restore a backup"
         )
-    put(records.checkpoints, files)
+    records.checkpoints.put(files)
     log.warning("learner.mended: from the log: %s", damage, extra={"version": latest.version})
     records.checkpoints.wake()
     return state

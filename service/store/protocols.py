@@ -254,8 +254,8 @@ class CheckpointStore(Protocol):
     def shaping(self) -> dict[str, Any] | None:
         """Return the recorded settings that shape learning, None before `initialise`."""
 
-    def put(self, data: bytes) -> str:
-        """Bring a file of a checkpoint to stable storage and return its SHA-256."""
+    def put(self, files: Mapping[Part, bytes]) -> dict[Part, str]:
+        """Bring the files of a checkpoint to stable storage and return the SHA-256 of each."""
 
     def commit(
         self,

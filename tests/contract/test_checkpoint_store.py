@@ -35,11 +35,7 @@ def version(number: int, parts: Mapping[Part, str], first: int = 1, last: int = 
 
 
 def parts_of(store: CheckpointStore, number: int) -> dict[Part, str]:
-    return {
-        "frozen": store.put(b"never changes"),
-        "model": store.put(b"model %d" % number),
-        "learner": store.put(b"learner %d" % number),
-    }
+    return store.put({"frozen": b"never changes", "model": b"model %d" % number, "learner": b"learner %d" % number})
 
 
 def fill(store: CheckpointStore, count: int) -> list[Version]:
@@ -194,7 +190,7 @@ def test_a_file_that_a_kept_version_shares_with_a_released_one_stays(open_checkp
 
 
 def test_a_changed_byte_is_found_and_a_missing_file_too(checkpoints: CheckpointStore) -> None:
-    sha256 = checkpoints.put(b"weights")
+    sha256 = checkpoints.put({"model": b"weights"})["model"]
     path = checkpoints.path(sha256)
     path.write_bytes(b"weighty")
     with pytest.raises(CorruptCheckpoint, match="holds content with SHA-256"):
@@ -231,7 +227,7 @@ def test_a_learner_that_stands_by_leads_once_the_first_has_ended(open_checkpoint
 def test_files_that_no_version_names_are_removed_when_a_learner_starts(open_checkpoints: Opener) -> None:
     store = open_checkpoints()
     rows = fill(store, 1)
-    orphan = store.path(store.put(b"crashed before its row"))
+    orphan = store.path(store.put({"model": b"crashed before its row"})["model"])
     with store.lead():
         assert not orphan.exists()
         assert store.path(rows[1].parts["model"]).exists()

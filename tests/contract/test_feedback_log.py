@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def test_what_is_appended_is_read_back_as_it_was(log: FeedbackLog) -> None:
 
 
 def test_a_later_label_of_a_prediction_replaces_the_one_before(log: FeedbackLog) -> None:
-    first, other, second, third = append(log, *(replace(entry(), prediction_id=id) for id in ("p", "q", "p", "p")))
+    first, other, second, third = append(log, *(entry()._replace(prediction_id=id) for id in ("p", "q", "p", "p")))
     (plain,) = append(log, entry())
     found = log.fetch([first, other, second, third, plain])
     assert {seq: each.replaces for seq, each in found.items()} == {
@@ -48,10 +47,10 @@ def test_a_later_label_of_a_prediction_replaces_the_one_before(log: FeedbackLog)
 
 
 def test_an_entry_that_wants_to_be_the_first_label_gives_way_to_the_one_that_is_there(log: FeedbackLog) -> None:
-    timeout = replace(entry(label="false"), prediction_id="p", only_first=True)
-    (clicked,) = append(log, replace(entry(label="true"), prediction_id="p"))
-    assert append(log, timeout, replace(timeout, prediction_id="q")) == [clicked, clicked + 1]
-    assert append(log, timeout, replace(timeout, prediction_id="q")) == [clicked, clicked + 1]
+    timeout = entry(label="false")._replace(prediction_id="p", only_first=True)
+    (clicked,) = append(log, entry(label="true")._replace(prediction_id="p"))
+    assert append(log, timeout, timeout._replace(prediction_id="q")) == [clicked, clicked + 1]
+    assert append(log, timeout, timeout._replace(prediction_id="q")) == [clicked, clicked + 1]
     assert log.end() == clicked + 1
 
 

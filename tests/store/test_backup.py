@@ -63,7 +63,7 @@ def filled(folder: Path, versions: int = 5, size: int = 1000) -> DataDirectory:
         for number in range(versions + 1):
             if number:
                 log.append([NewEntry(instance=b"x" * size, label=str(number), digest=b"d", key=f"k{number}")]).result(10)
-            files = {part: checkpoints.put(b"%s %d" % (part.encode(), number) + b"x" * size) for part in parts}
+            files = checkpoints.put({part: b"%s %d" % (part.encode(), number) + b"x" * size for part in parts})
             row = version(number, files, number, number) if number else version(0, files)
             if number:
                 checkpoints.commit([row], gate=GATE)
@@ -323,7 +323,7 @@ def test_a_backup_while_feedback_is_forgotten_has_no_version_that_learned_from_w
             number = 60
             while not stopping.wait(choices.uniform(0, 0.3)):
                 (seq,) = log.append([NewEntry(instance=b"x", label="1", digest=b"d")]).result(10)
-                files: dict[Part, str] = {part: checkpoints.put(b"%s %d" % (part.encode(), seq)) for part in parts}
+                files: dict[Part, str] = checkpoints.put({part: b"%s %d" % (part.encode(), seq) for part in parts})
                 checkpoints.commit([version(number + 1, files, seq, seq)], gate=GATE)
                 stopping.wait(choices.uniform(0, 0.3))
                 without = replace(version(number + 2, files, seq, seq - 1), parent=number, act=seq)

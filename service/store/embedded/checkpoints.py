@@ -16,11 +16,11 @@ from typing import Any
 
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.database import Database, failing_as_unavailable, sealed
-from service.store.embedded.directory import DataDirectory, sync_directory, write_durably
+from service.store.embedded.directory import DataDirectory, put_in_place, sync_directory
 from service.store.embedded.lineage import lead_to, scrub
 from service.store.embedded.retention import is_kept
 from service.store.errors import CorruptCheckpoint, DataDirectoryError, LearnerRunning
-from service.store.protocols import NO_TRACES, PARTS, Version
+from service.store.protocols import NO_TRACES, PARTS, Part, Version
 
 # A version's row is the commit point: its files are durable before it, and unreachable without it.
 SCHEMA = """
@@ -120,17 +120,20 @@ class EmbeddedCheckpointStore:
         settings: dict[str, Any] | None = json.loads(row[0]) if row else None
         return settings
 
-    def put(self, data: bytes) -> str:
-        """Write a file named by its content, unless it is there already, and whole."""
+    def put(self, files: Mapping[Part, bytes]) -> dict[Part, str]:
+        """Write files named by their content, unless they are there already, and whole; then their names, all at once."""
+        parts = {part: self._put(data) for part, data in files.items()}
+        with failing_as_unavailable():  # also where no file is new: maybe a try before failed just here
+            sync_directory(self._directory.checkpoints)
+        return parts
+
+    def _put(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._file(sha256)
         if not path.exists() or _hash(path) != sha256:
             began = time.perf_counter()
-            write_durably(path, data, synced=partial(self._directory.timed, "fsync", "checkpoints"))
+            put_in_place(path, data, synced=partial(self._directory.timed, "fsync", "checkpoints"))
             self._directory.timed("write", "checkpoints", time.perf_counter() - began)
-        else:  # maybe from a try that failed when its name was to be synced
-            with failing_as_unavailable():
-                sync_directory(path.parent)
         return sha256
 
     def commit(

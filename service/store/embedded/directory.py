@@ -117,11 +117,20 @@ def check_format(path: Path, found: object) -> None:
         raise DataDirectoryError(f"{path} has format {found!r}; this everlearn reads format {FORMAT} only")
 
 
-def write_durably(path: Path, data: bytes, *, synced: Callable[[float], object] = lambda _: None) -> None:
-    """Put a whole file in place or nothing: temporary file, fsync, rename, fsync of the directory.
+def write_durably(path: Path, data: bytes) -> None:
+    """Put a whole file in place or nothing; see `put_in_place`. Raises StoreUnavailable."""
+    put_in_place(path, data)
+    try:
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise StoreUnavailable(f"{path.name} can't be written: {exc.strerror}") from exc
 
-    Without the first fsync the rename can reach the disk before the bytes; without the second the rename may not.
-    `synced` is told how many seconds the two fsyncs took. Raises StoreUnavailable.
+
+def put_in_place(path: Path, data: bytes, *, synced: Callable[[float], object] = lambda _: None) -> None:
+    """Put a whole file in place or nothing: temporary file, fsync, rename. It stays there once its directory is synced too.
+
+    Without the fsync the rename can reach the disk before the bytes. `synced` is told how many seconds that took.
+    Raises StoreUnavailable.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -130,11 +139,8 @@ def write_durably(path: Path, data: bytes, *, synced: Callable[[float], object] 
             file.flush()
             began = time.perf_counter()
             os.fsync(file.fileno())
-        waited = time.perf_counter() - began
+        synced(time.perf_counter() - began)
         os.replace(temporary, path)
-        began = time.perf_counter()
-        sync_directory(path.parent)
-        synced(waited + time.perf_counter() - began)
     except OSError as exc:
         with suppress(OSError):  # what failed once may fail again
             temporary.unlink(missing_ok=True)
