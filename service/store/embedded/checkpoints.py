@@ -158,10 +158,10 @@ class EmbeddedCheckpointStore:
             released = _release(connection, _too_old(connection, newest, self._keep))
             if tainted:
                 released += _release(connection, _superseded(connection, min(tainted)))
-        for sha256 in released:
+        ring(self._directory.bells, "version")
+        for sha256 in released:  # after the bell: to remove a file takes as long as to sync one
             with suppress(OSError):  # what stays is removed when the next learner starts
                 self._file(sha256).unlink(missing_ok=True)
-        ring(self._directory.bells, "version")
 
     def erase(self, seqs: Collection[int]) -> None:
         """Take out what rows say of entries, also from the write-ahead log."""
