@@ -141,7 +141,7 @@ class FeatureStore(Protocol):
     """What a frozen encoder says of the instances in the log, by sequence number: a cache, what is lost is worked out again."""
 
     def put(self, features: Mapping[int, bytes]) -> None:
-        """Bring features to stable storage. Raises StoreUnavailable."""
+        """Keep features. Raises StoreUnavailable."""
 
     def fetch(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the features of these sequence numbers; an unknown one is absent."""
