@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
@@ -36,3 +39,19 @@ def test_what_is_counted_once_is_not_counted_again() -> None:
         stage.observe(1.0)
         tally.count()
     assert samples(registry)["seconds_count", "a", ""] == 3
+
+
+def test_what_is_observed_and_counted_in_many_threads_is_counted_once() -> None:
+    registry = CollectorRegistry()
+    stage = Tally("seconds", "Some.", ["stage"], buckets=BUCKETS, registry=registry).labels("a")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            each = [pool.submit(lambda: [stage.observe(1.0) for _ in range(20_000)]) for _ in range(2)]
+            each += [pool.submit(lambda: [tally.count() for _ in range(2_000)]) for _ in range(2)]  # type: ignore[func-returns-value]
+        for done in each:
+            done.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert samples(registry)["seconds_count", "a", ""] == 40_000

@@ -52,8 +52,7 @@ class Edge:
             nonlocal answering
             if message["type"] == "http.response.start":
                 answering = True
-                headers = message["headers"]
-                headers.append((b"x-request-id", request_id.encode()))
+                headers = message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if self._leaving.is_set():  # a connection that a gateway keeps would outlive what it learns of us
                     headers.append((b"connection", b"close"))
                 self._observe(scope, message["status"], time.perf_counter() - started)

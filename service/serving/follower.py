@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +29,8 @@ class Follower:
         self._publish = publish
         self._served = -1
         self._frozen: tuple[str, Mapping[str, Tensor]] = ("", {})
+        # A GPU computes on while a version is copied to it; without a stream all this says nothing.
+        self._stream = torch.cuda.Stream(engine.device) if engine.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._stopping = False
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -88,20 +89,11 @@ class Follower:
 
     def _load(self, version: Version, part: Part) -> Mapping[str, Tensor]:
         tensors = load_part(self._checkpoints, version, part)
-        with _beside(self._engine.device):
-            return {name: _laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
-
-
-@contextmanager
-def _beside(device: torch.device) -> Iterator[None]:
-    """Copy to a GPU while it computes: on a stream of its own, done when the context ends."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
+        with torch.cuda.stream(self._stream):
+            taken = {name: _laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
+        if self._stream is not None:
+            self._stream.synchronize()
+        return taken
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
