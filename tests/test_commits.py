@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from service.commits import MILESTONE
 from service.learner import Learner
+from service.learning.gate import UpdateHarms
+from service.learning.limits import UpdateRefused
 from service.replay import replay
 from service.store import StoreUnavailable, Version
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
@@ -102,6 +104,35 @@ def test_what_comes_after_a_version_that_was_lost_is_lost_with_it(workshop: Slow
     learn(learner)
     assert [row.applied_seq for row in workshop.checkpoints.following(0, 100)] == [4, 8, 12, 16, 20, 24]
     assert [each.identical for each in replay(workshop.records)] == [True] * 6
+
+
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise UpdateHarms("it harms", {})
+
+
+def fail(*_: Any, **__: Any) -> NoReturn:
+    raise UpdateRefused("it fails")
+
+
+@pytest.mark.parametrize("spoil", [refuse, fail])
+def test_what_versions_took_that_were_lost_is_taken_again_where_the_next_update_is_refused(
+    workshop: SlowWorkshop, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., NoReturn]
+) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(3))
+    workshop.disk.failures = 1
+    workshop.disk.free.set()
+    with monkeypatch.context() as patched:
+        patched.setattr("service.learner.update", spoil)
+        with pytest.raises(StoreUnavailable):
+            learner.step()
+    learner._reload()
+    learn(learner)
+    rows = workshop.checkpoints.following(0, 100)
+    assert sorted(seq for row in rows for new, _ in row.steps for seq in new) == list(range(1, 25))
+    assert [row.applied_seq for row in rows] == [4, 8, 12, 16, 20, 24]
 
 
 def test_a_failed_commit_is_told_at_the_next_one(workshop: SlowWorkshop) -> None:
