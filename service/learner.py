@@ -116,6 +116,8 @@ class Learner:
                 log.error("learner.store_failed: %s; trying again in %.1f s", exc, pause)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE, longest)
+                with suppress(StoreUnavailable):  # a version that is lost is made again
+                    self._commits.finish()
                 self._reload()
         self._commits.close()
         with suppress(StoreUnavailable):  # what is left on record would cost a wrong suspicion, and a failed stop more
@@ -453,9 +455,11 @@ class Learner:
         return recover(self._records, latest), latest
 
     def _reload(self) -> None:
-        """Drop a torn state. A commit that is under way may still succeed, so it is waited for."""
-        with suppress(StoreUnavailable):
-            self._commits.finish()
+        """Drop a torn state, and go on from the newest version. Raises StoreUnavailable where one that was made is lost.
+
+        Then who reloads must not go on from where that version was: what it took would be in no version.
+        """
+        self._commits.finish()
         latest = self._checkpoints.latest()
         assert latest is not None, "version 0 was committed before anything could be dropped"
         self._state, self._version = self._load(latest)

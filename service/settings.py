@@ -156,8 +156,9 @@ class StoreSettings(Section):
         int,
         Field(
             ge=2,
-            description="Newest checkpoints that are kept, all of them; of older ones, one for each doubling of the age:"
-            " version v of age a while v is a multiple of the largest power of two up to a. Replay rebuilds the others.",
+            description="Newest versions whose checkpoints are kept, all of them; of older ones, one for each doubling of the"
+            " age: version v of age a while v is a multiple of the largest power of two up to a. Where the learner is faster"
+            " than the disk, most versions never have one. Replay rebuilds the others.",
         ),
     ] = 100
     journal_seconds: Annotated[PositiveFloat, Field(description="How long a prediction id can be labelled.")] = 86_400.0

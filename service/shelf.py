@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from sys import getsizeof
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +18,7 @@ from service.store import Entry
 
 MOST_BYTES = 256 * 1024 * 1024
 LEAST_BYTES = 1024  # that an item takes, whatever it holds
-PARSED = 8  # times the bytes that an instance has in the log: about what it takes as objects
+PARSED = 8  # times the bytes that an instance has in the log: about what an object made of it takes
 
 Fetch = Callable[[Sequence[int]], Mapping[int, Entry]]
 
@@ -78,12 +80,19 @@ class Shelf:
 
 def _bytes_of(item: Item, logged: int) -> int:
     """Return about how much memory an item takes; `logged`: bytes of its instance in the log."""
-    match item.prepared:
+    return LEAST_BYTES + _held_by([item.prepared, item.label, item.answer], PARSED * logged)
+
+
+def _held_by(value: Any, unknown: int) -> int:
+    """Return about how much memory a value takes; `unknown`: an object that does not say."""
+    match value:
         case Tensor() | np.ndarray():
-            return LEAST_BYTES + item.prepared.nbytes
-        case bytes():
-            return LEAST_BYTES + len(item.prepared)
-        case None:
-            return LEAST_BYTES
+            return value.nbytes
+        case tuple() | list():
+            return getsizeof(value) + sum(_held_by(each, unknown) for each in value)
+        case dict():
+            return getsizeof(value) + _held_by([*value, *value.values()], unknown)
+        case None | str() | bytes() | int() | float():
+            return getsizeof(value)
         case _:
-            return LEAST_BYTES + PARSED * logged
+            return unknown

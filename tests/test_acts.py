@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +368,8 @@ def run(learner: Learner, died: str | None = None) -> None:
         try:
             going = learner.step()
         except StoreUnavailable:
+            with suppress(StoreUnavailable):
+                learner._commits.finish()
             learner._reload()
 
 

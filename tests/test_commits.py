@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, Timer
+from typing import Any, NoReturn
 
 import pytest
 
+from service.checkpointing import files_of
 from service.commits import MILESTONE
 from service.learner import Learner
+from service.learning.gate import UpdateHarms
+from service.learning.limits import UpdateRefused
 from service.replay import replay
-from service.store import StoreUnavailable, Version
+from service.store import ActKind, StoreUnavailable, Version
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from service.verify import verify_versions
+from tests.test_acts import act, latest
 from tests.workshop import Workshop
 
 
@@ -104,6 +109,35 @@ def test_what_comes_after_a_version_that_was_lost_is_lost_with_it(workshop: Slow
     assert [each.identical for each in replay(workshop.records)] == [True] * 6
 
 
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise UpdateHarms("it harms", {})
+
+
+def fail(*_: Any, **__: Any) -> NoReturn:
+    raise UpdateRefused("it fails")
+
+
+@pytest.mark.parametrize("spoil", [refuse, fail])
+def test_what_versions_took_that_were_lost_is_taken_again_where_the_next_update_is_refused(
+    workshop: SlowWorkshop, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., NoReturn]
+) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(3))
+    workshop.disk.failures = 1
+    workshop.disk.free.set()
+    with monkeypatch.context() as patched:
+        patched.setattr("service.learner.update", spoil)
+        with pytest.raises(StoreUnavailable):
+            learner.step()
+    learner._reload()
+    learn(learner)
+    rows = workshop.checkpoints.following(0, 100)
+    assert sorted(seq for row in rows for new, _ in row.steps for seq in new) == list(range(1, 25))
+    assert [row.applied_seq for row in rows] == [4, 8, 12, 16, 20, 24]
+
+
 def test_a_failed_commit_is_told_at_the_next_one(workshop: SlowWorkshop) -> None:
     learner = workshop.learner()
     workshop.disk.failures = 1
@@ -128,3 +162,52 @@ def test_a_milestone_has_a_checkpoint_whatever_waits(workshop: SlowWorkshop) -> 
     learn(learner)
     rows = workshop.checkpoints.following(MILESTONE - 2, 4)
     assert [row.version for row in rows if row.stored] == [MILESTONE - 1, MILESTONE, MILESTONE + 2]
+
+
+def fill_by_number(_: Learner, patched: pytest.MonkeyPatch) -> None:
+    patched.setattr("service.commits.MOST_WAITING", 2)
+
+
+def fill_by_bytes(learner: Learner, patched: pytest.MonkeyPatch) -> None:
+    size = sum(map(len, files_of(learner._state).values()))
+    patched.setattr("service.commits.MOST_WAITING_BYTES", 5 * size // 2)
+
+
+@pytest.mark.parametrize("fill", [fill_by_number, fill_by_bytes])
+def test_an_update_waits_for_the_disk_where_as_much_as_may_waits_already(
+    workshop: SlowWorkshop, monkeypatch: pytest.MonkeyPatch, fill: Callable[[Learner, pytest.MonkeyPatch], None]
+) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    fill(learner, monkeypatch)
+    assert learner.step()
+    assert not workshop.disk.free.is_set()
+    Timer(0.5, workshop.disk.free.set).start()
+    assert learner.step()
+    assert workshop.disk.free.is_set(), "the third went on before the first was on the disk"
+    learn(learner)
+    assert [each.identical for each in replay(workshop.records)] == [True] * 6
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("rollback", {"to": 3, "reapply": False}), ("forget", {"seqs": [10]})])
+def test_an_act_on_a_version_amid_a_group_ends_in_the_bits_of_one_on_a_version_alone(
+    workshop: SlowWorkshop, tmp_path: Path, kind: ActKind, asked: dict[str, Any]
+) -> None:
+    learner = workshop.learner()
+    assert learner.step()
+    assert workshop.disk.held.wait(10)
+    assert all(learner.step() for _ in range(4))
+    workshop.disk.free.set()
+    learn(learner)
+    assert [row.version for row in workshop.checkpoints.following(1, 4) if not row.stored] == [2, 3, 4]
+    with closing(Workshop(tmp_path / "alone")) as alone:
+        alone.send(24)
+        alone.learn()
+        for each in (workshop, alone):
+            act(each, kind, asked)
+            each.learn()
+        made = latest(workshop)
+        assert made.reason == kind
+        assert made.sha256 == latest(alone).sha256
+    assert verify_versions(workshop.directory.root)

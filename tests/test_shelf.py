@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from models.base import OnlineModel
+from models.scenes import Scene
 from service.checkpointing import first_state, items_of
 from service.learning.update import Item
-from service.shelf import LEAST_BYTES, Shelf
+from service.shelf import LEAST_BYTES, Shelf, _bytes_of
 from service.store import Entry
 from tests.workshop import Workshop
 
@@ -99,3 +103,14 @@ def test_what_is_forgotten_is_not_kept(workshop: Workshop, log: Log, model: Onli
     log.looked_up.clear()
     shelf.fetch(model, [1, 2])
     assert log.looked_up == [2]
+
+
+def test_a_scene_counts_as_its_pixels_whatever_size_its_file_has_and_so_does_what_was_said_of_it() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200), "white").save(file, "PNG")
+    pixels = 3 * 64 * 64
+    scene = Item(Scene(size=64).prepare(file.getvalue()), [])
+    assert pixels < _bytes_of(scene, 100) - LEAST_BYTES < pixels + 1000
+    boxes = [{"label": "x" * 1000, "box": [0.0, 0.0, 1.0, 1.0]}]
+    answered = replace(scene, label=boxes, answer={"boxes": boxes})
+    assert 2000 < _bytes_of(answered, 100) - _bytes_of(scene, 100) < 4000

@@ -68,11 +68,12 @@ class Backbone(Encoder):
         mean, std = _normalisation(backbone, weights)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self._frozen = not any(parameter.requires_grad for parameter in self.parameters())  # asked for again and again
 
     @property
     def frozen(self) -> bool:
         """Whether the backbone keeps its initial tensors."""
-        return not any(parameter.requires_grad for parameter in self.parameters())
+        return self._frozen
 
     def fixed(self) -> set[str]:
         """Return the names of the tensors that no update changes."""

@@ -114,6 +114,7 @@ class MultiLabel(Classification):
         self.shares *= self.share_fading ** len(labels)
         self.shares += (self.share_fading**ages) @ true.double()
         self.last_seen[true.any(0)] = self.observed
+        self._wake()
 
     def losses(self, scores: Scores) -> Tensor:
         """Return 1 - F1 of each item."""

@@ -207,7 +207,7 @@ class LearningState:
         """
         for seq, item in zip(seqs, items, strict=True):
             if seq not in self.features:
-                with torch.no_grad():
+                with torch.no_grad(), subnormals_as_zero():  # also where the gate looks first, outside of the update
                     self.features[seq] = self.model.encoder(self.model.collate([item.prepared]))[0].clone()
                 self._encoded_now.add(seq)
         return torch.stack([self.features[seq] for seq in seqs])

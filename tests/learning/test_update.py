@@ -245,3 +245,30 @@ def test_a_frozen_encoder_looks_at_each_item_once() -> None:
     pixels = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     learn(state, {seq: Item(pixels[seq - 1], f"{seq % 2}") for seq in range(1, 10)}, 1, 9)
     assert sum(seen) == 9
+
+
+class Faint(Encoder):
+    """A frozen encoder that says subnormal numbers, as the tail of a GELU does."""
+
+    width = 4
+    frozen = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(1e-20))
+
+    def forward(self, batch: Batch) -> Tensor:
+        return batch["numbers"].float() * self.factor * self.factor
+
+
+def test_what_a_frozen_encoder_says_is_the_same_where_the_gate_has_looked_before() -> None:
+    states = []
+    for looks in (True, False):
+        head = Classification(4, experts=["linear"], classes=["class 0", "class 1"])
+        state = LearningState(OnlineModel(input=Vector(length=4), encoder=Faint(), head=head), LearningSettings())
+        known = items(4)
+        if looks:
+            state.seen(known)
+        learn(state, known, 1, 4)
+        states.append(torch.stack([state.features[seq] for seq in sorted(known)]))
+    assert states[0].numpy().tobytes() == states[1].numpy().tobytes()

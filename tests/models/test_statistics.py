@@ -49,3 +49,11 @@ def test_a_score_is_cut_and_a_column_that_never_varied_is_not_divided_by_zero() 
     moments.observe(torch.full((10, 1), 7.0, dtype=torch.float64))
     scores = moments.standardise(torch.tensor([[7.0], [8.0], [1e30]], dtype=torch.float64), 5.0)
     assert scores.flatten().tolist() == [0, 1, 5]
+
+
+def test_the_deviation_is_that_of_a_loaded_state_at_once() -> None:
+    moments, loaded = RunningMoments(2), RunningMoments(2)
+    moments.observe(torch.tensor([[1.0, 5.0], [4.0, 9.0]], dtype=torch.float64))
+    loaded.observe(torch.tensor([[0.0, 0.0], [90.0, 70.0]], dtype=torch.float64))
+    loaded.load_state_dict(moments.state_dict())
+    assert torch.equal(loaded.std, moments.std)

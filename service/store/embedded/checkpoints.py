@@ -74,7 +74,11 @@ LOCK_PATIENCE = 2.0  # seconds in which a learner that is just stopping may let 
 
 
 class EmbeddedCheckpointStore:
-    """One SQLite table and one folder. The newest `keep` checkpoints are kept, and fewer the older they get: see `is_kept`."""
+    """One SQLite table and one folder.
+
+    Of the newest `keep` versions each keeps the checkpoint that it has, and of older ones the fewer the older they get: see
+    `is_kept`. Of versions that are committed together most have none.
+    """
 
     def __init__(self, directory: DataDirectory, *, keep: int) -> None:
         self._directory = directory
@@ -311,7 +315,7 @@ def _insert(connection: sqlite3.Connection, version: Version) -> None:
 def _too_old(connection: sqlite3.Connection, newest: int, keep: int) -> list[int]:
     """Return the versions whose checkpoint is not kept any more.
 
-    Only those that are stored are looked at: of these there are `keep`, and one for each doubling of the age.
+    Only those that are stored are looked at: of these there are at most `keep`, and one for each doubling of the age.
     """
     old = connection.execute("SELECT version FROM versions WHERE stored AND version <= ?", (newest - keep,))
     return [version for (version,) in old if not is_kept(version, newest=newest, keep=keep)]

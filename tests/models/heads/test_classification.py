@@ -112,6 +112,17 @@ def test_a_checkpoint_brings_its_classes_whatever_the_head_had(classes: list[str
     assert torch.equal(target(features), source(features))
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_checkpoint_tells_at_once_which_classes_each_expert_can_speak_of(assign: bool) -> None:
+    source, target = mixed("old", "new"), mixed("old", "new")
+    features = torch.randn(2000, 4)
+    source.observe(features, source(features), ["new"] * 2000, torch.ones(len(features)))
+    assert not torch.equal(target.awake, source.awake)
+    target.load_state_dict(source.state_dict(), assign=assign)
+    assert torch.equal(target.awake, source.awake)
+    assert torch.equal(target(features[:5]), source(features[:5]))
+
+
 def test_the_engine_can_take_a_checkpoint_by_assignment() -> None:
     source, target = grown("a", "b"), Classification(4, experts=["linear"], classes=["a"])
     tensors = source.state_dict()

@@ -112,3 +112,11 @@ def test_one_class_is_explained_by_its_log_odds() -> None:
     for wrong in (None, [], ["a", "b"], "nobody"):
         with pytest.raises(LabelError):
             head.explained(outputs, wrong)
+
+
+def test_who_can_speak_of_a_class_is_known_as_soon_as_it_was_seen() -> None:
+    head = MultiLabel(4, hidden=[8])
+    head.admit([["a"], ["b"]])
+    assert not head.awake.any()
+    head.observe(torch.zeros(1, 4), None, [["a"]], torch.ones(1))
+    assert head.awake.tolist() == [[True, False]] * len(head.experts)
