@@ -86,7 +86,9 @@ def row(connections: int, rounds: Rounds, missing: Mapping[str, str]) -> Row:
     """Compare everlearn with LitServe at 1 connection, with the best of all peers at more."""
     fastest = best(rounds)
     ratios = {peer: rounds.ratio("everlearn", name, RATE) for peer, name in fastest.items()}
-    against, factor = (LITSERVE.name, 4) if connections == 1 else (min(ratios, key=lambda peer: ratios[peer].median), 2)
+    against, factor = (
+        (LITSERVE.name, 4) if connections == 1 else (min(ratios, key=lambda peer: ratios[peer].median, default=""), 2)
+    )
     told = [f"{ratio} of {peer}" for peer, ratio in sorted(ratios.items(), key=lambda each: each[0] != against)]
     return Row(
         number=3,
