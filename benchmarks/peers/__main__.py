@@ -65,24 +65,34 @@ def best(rounds: Rounds) -> dict[str, str]:
 
 
 def remarks(rounds: Rounds, missing: Mapping[str, str]) -> str:
-    """Return the figures of everlearn and of each peer at its best, and a line for each on what it does for a request."""
+    """Return a line for each server: what it does for a request, its figures with each of its settings, the best in bold."""
     fastest = best(rounds)
-    shown = ["everlearn", *fastest.values()]
-    figures = ", ".join(f"{name} {rounds.median(name, RATE):.0f}/s p50 {rounds.median(name, P50):.2f} ms" for name in shown)
-    lines = [EVERLEARN, *(f"{peer.release.replace('==', ' ')}: {peer.does}" for peer in PEERS if peer.name in fastest)]
+    lines = [f"everlearn, {figures(rounds, 'everlearn')}: {EVERLEARN}"]
+    for peer in (peer for peer in PEERS if peer.name in fastest):
+        settings = {name: side(peer, name) for name in peer.settings if side(peer, name) in rounds.sides}
+        told = [f"{name} {figures(rounds, of)}" for name, of in settings.items()]
+        marked = [f"**{text}**" if of == fastest[peer.name] else text for text, of in zip(told, settings.values(), strict=True)]
+        lines.append(f"{peer.release.replace('==', ' ')}: {peer.does}. {'; '.join(marked)}")
     lines += [f"{name} does not run here: {' '.join(reason.split())}" for name, reason in missing.items()]
-    return "\n".join([figures, *(f"  - {line}" for line in lines)])
+    return "".join(f"\n  - {line}" for line in lines)
+
+
+def figures(rounds: Rounds, name: str) -> str:
+    """Return what a side was measured with."""
+    return f"{rounds.median(name, RATE):.0f}/s p50 {rounds.median(name, P50):.2f} ms"
 
 
 def row(connections: int, rounds: Rounds, missing: Mapping[str, str]) -> Row:
     """Compare everlearn with LitServe at 1 connection, with the best of all peers at more."""
     fastest = best(rounds)
     ratios = {peer: rounds.ratio("everlearn", name, RATE) for peer, name in fastest.items()}
-    against, factor = (LITSERVE.name, 4) if connections == 1 else (min(ratios, key=lambda peer: ratios[peer].median), 2)
+    against, factor = (
+        (LITSERVE.name, 4) if connections == 1 else (min(ratios, key=lambda peer: ratios[peer].median, default=""), 2)
+    )
     told = [f"{ratio} of {peer}" for peer, ratio in sorted(ratios.items(), key=lambda each: each[0] != against)]
     return Row(
         number=3,
-        figure=f"/predict, MLP, {connections} connection{'s' * (connections > 1)}, beside peers",
+        figure=f"/predict, MLP, {connections} connection{'s' * (connections > 1)}, requests/s beside peers",
         against=", ".join(peer.name for peer in PEERS),
         goal=f"at least {factor}x {'LitServe' if connections == 1 else 'the best of them'}",
         measured="; ".join(told) or "no peer runs here",
@@ -110,7 +120,7 @@ def main() -> None:
             rounds = interleaved({"everlearn": ours, **theirs}, given.rounds)
             found = row(connections, rounds, missing)
             found.write()
-            print(found.remarks, flush=True)
+            print(found.remarks.strip("\n"), flush=True)
 
 
 if __name__ == "__main__":

@@ -49,15 +49,21 @@ def _of_tensors(answer: Any) -> Mapping[str, float]:
 
 
 def _litserve(size: int, queue: str) -> Mapping[str, str]:
-    return {"MAX_BATCH_SIZE": str(size), "BATCH_TIMEOUT": "0", "FAST_QUEUE": queue}
+    return {"MAX_BATCH_SIZE": str(size), "BATCH_TIMEOUT": "0.002", "FAST_QUEUE": queue}
 
 
 def _bentoml(service: str) -> Mapping[str, str]:
     return {"SERVICE": service, "BENTOML_DO_NOT_TRACK": "True"}
 
 
-def _ray(size: int) -> Mapping[str, str]:
-    return {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "MAX_BATCH_SIZE": str(size), "RAY_USAGE_STATS_ENABLED": "0"}
+def _ray(size: int, proxy: str) -> Mapping[str, str]:
+    return {
+        "MAX_BATCH_SIZE": str(size),
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": proxy,
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
 
 
 def _mlserver(**settings: str) -> Mapping[str, str]:
@@ -71,8 +77,8 @@ LITSERVE = Peer(
     settings={
         "fast_queue as released": _litserve(1, "released"),
         "fast_queue repaired": _litserve(1, "repaired"),
-        "fast_queue as released, max_batch_size 32": _litserve(32, "released"),
-        "fast_queue repaired, max_batch_size 32": _litserve(32, "repaired"),
+        "fast_queue as released, max_batch_size 32 in 2 ms": _litserve(32, "released"),
+        "fast_queue repaired, max_batch_size 32 in 2 ms": _litserve(32, "repaired"),
     },
     body=question(),
     scores=lambda answer: answer["predictions"][0]["scores"],
@@ -96,8 +102,9 @@ RAY = Peer(
     module="ray",
     release="ray[serve]==2.60.0",
     settings={
-        "throughput-optimized, direct ingress": _ray(1),
-        "throughput-optimized, direct ingress, serve.batch of 32 without waiting": _ray(32),
+        "throughput-optimized, HAProxy": _ray(1, "1"),
+        "throughput-optimized, replica's own port": _ray(1, "0"),
+        "throughput-optimized, replica's own port, serve.batch of 32 without waiting": _ray(32, "0"),
     },
     body=question(),
     scores=lambda answer: answer["predictions"][0]["scores"],
@@ -120,6 +127,6 @@ MLSERVER = Peer(
 )
 PEERS = (LITSERVE, BENTOML, RAY, MLSERVER)
 EVERLEARN = (
-    "everlearn: prediction id, request id and model version in the answer; every number and the length validated; metrics; "
+    "prediction id, request id and model version in the answer; every number and the length validated; metrics; "
     "the input journalled for feedback by id; the learner on"
 )

@@ -20,7 +20,8 @@ class Predict(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self._digits = Digits()
 
-    def decode_request(self, request):  # FastAPI takes an annotation for a schema
+    # No annotations where a request comes and an answer goes: LitServe would make schemas of them, and validate.
+    def decode_request(self, request):
         return request["instances"]
 
     def batch(self, inputs: list[list[list[float]]]) -> list[list[float]]:

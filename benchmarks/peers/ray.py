@@ -1,6 +1,7 @@
 """The MLP on Ray Serve: PORT, in MAX_BATCH_SIZE the batch (1: none), in RAY_SERVE_... what its guide says for throughput.
 
-With direct ingress, which RAY_SERVE_THROUGHPUT_OPTIMIZED brings, the replica itself answers HTTP on PORT, and no proxy runs.
+RAY_SERVE_THROUGHPUT_OPTIMIZED makes the replica answer HTTP itself. PORT is HAProxy's, which the guide puts before replicas,
+or the replica's own, which is faster: there is one, so that nothing needs to be balanced.
 """
 
 import os
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from benchmarks.peers.mlp import Digits
 
 BATCH = int(os.environ["MAX_BATCH_SIZE"])
+PROXIED = os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1})
@@ -36,11 +38,12 @@ class Predict:
 
 def main() -> None:
     port = int(os.environ["PORT"])
-    for end, at in (("MIN", port), ("MAX", port + 1)):  # for the processes that `init` starts
-        os.environ[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"] = str(at)
+    if not PROXIED:  # for the processes that `init` starts
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] = str(port)
+        os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(port + 1)
     here = {"_node_ip_address": "127.0.0.1", "_temp_dir": os.getcwd()}
     ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False, **here)
-    serve.start(http_options={"port": 0})  # a proxy, which no request passes, on any port
+    serve.start(http_options={"host": "127.0.0.1", "port": port if PROXIED else 0})
     serve.run(Predict.bind(), route_prefix="/predict", logging_config={"enable_access_log": False})
     signal.pause()
 

@@ -61,6 +61,7 @@ def running(peer: Peer, python: Path, settings: Mapping[str, str]) -> Iterator[R
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HOME": folder,
+            "TMPDIR": folder,
             **settings,
         }
         log = Path(folder) / "log"
