@@ -62,9 +62,10 @@ def test_a_quick_batch_is_computed_at_once_and_a_slow_one_in_the_engines_thread(
     gate.opened.set()
     engine = Engine(gated_model(gate))
     small, large = [Question([[1.0, 1.0]])], [Question([[1.0, 1.0]] * 500_000)]
-    for _ in range(3):
+    for _ in range(100):  # until one was quick: others may keep the processor busy
         engine.submit(small).result(10)
-    assert engine.answer(small) is not None
+        if engine.answer(small) is not None:
+            break
     assert threading.get_ident() == gate.threads[-1]
     for _ in range(2):
         assert engine.answer(large) is None
