@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -44,13 +45,13 @@ GOAL = 1.5
 def publishing(service: RunningService) -> Iterator[None]:
     """Publish versions until the context ends."""
     stopping = threading.Event()
-    thread = threading.Thread(target=_publish, args=(service, stopping))
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(_publish, service, stopping)
+        try:
+            yield
+        finally:
+            stopping.set()
+        published.result()
 
 
 def _publish(service: RunningService, stopping: threading.Event) -> None:
@@ -77,7 +78,7 @@ def _weights(store: EmbeddedCheckpointStore, version: Version) -> Iterator[str]:
 
     def other() -> str:
         tensors[name] = tensors[name] * 1.0001
-        return store.put(save(tensors))
+        return store.put({"model": save(tensors)})["model"]
 
     if len(data) < WRITABLE:
         while True:
@@ -110,6 +111,7 @@ def compared(name: str, service: RunningService, body: bytes, load: float, *, ro
     measure = partial(measured, service, body, rate, seconds)
     found = interleaved({"swaps": partial(measure, True), "none": partial(measure, False)}, rounds)
     swaps = (served(service) - before) / ((rounds + 1) * seconds)
+    assert swaps > VERSIONS / 2, f"{swaps:.1f} versions/s were published, not {VERSIONS}"
     ratio = found.ratio("swaps", "none", attrgetter("p999"))
     p50, p999 = (found.medians(attrgetter(name)) for name in ("p50", "p999"))
     latencies = ", ".join(f"{side} p50 {p50[side]:.2f} ms p99.9 {p999[side]:.2f} ms" for side in found.sides)
