@@ -56,6 +56,12 @@ def learn(learner: Learner) -> None:
         pass
 
 
+def write_what_waits(workshop: SlowWorkshop, learner: Learner) -> None:
+    """Free the disk, and make no version before it has written, which would go there with what waits."""
+    workshop.disk.free.set()
+    learner._commits.finish()
+
+
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[SlowWorkshop]:
     with closing(SlowWorkshop(tmp_path)) as workshop:
@@ -70,7 +76,7 @@ def test_versions_that_wait_for_the_disk_go_there_as_one(workshop: SlowWorkshop)
     newest = workshop.checkpoints.latest()
     assert newest is not None
     assert newest.version == 0  # nothing is visible before it is durable
-    workshop.disk.free.set()
+    write_what_waits(workshop, learner)
     learn(learner)
     rows = workshop.checkpoints.following(0, 100)
     assert [row.version for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -158,8 +164,7 @@ def test_a_milestone_has_a_checkpoint_whatever_waits(workshop: SlowWorkshop) -> 
     learner.step()
     assert workshop.disk.held.wait(10)
     assert all(learner.step() for _ in range(3))
-    workshop.disk.free.set()
-    learn(learner)
+    write_what_waits(workshop, learner)
     rows = workshop.checkpoints.following(MILESTONE - 2, 4)
     assert [row.version for row in rows if row.stored] == [MILESTONE - 1, MILESTONE, MILESTONE + 2]
 
@@ -198,7 +203,7 @@ def test_an_act_on_a_version_amid_a_group_ends_in_the_bits_of_one_on_a_version_a
     assert learner.step()
     assert workshop.disk.held.wait(10)
     assert all(learner.step() for _ in range(4))
-    workshop.disk.free.set()
+    write_what_waits(workshop, learner)
     learn(learner)
     assert [row.version for row in workshop.checkpoints.following(1, 4) if not row.stored] == [2, 3, 4]
     with closing(Workshop(tmp_path / "alone")) as alone:

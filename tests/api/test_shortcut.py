@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.running import RunningService
+from tests.running import RunningService, wait_for
 
 CONFIG = """
 [model.input]
@@ -60,7 +60,6 @@ def test_other_methods_are_refused_alike(answers: tuple[httpx.Client, httpx.Clie
     ("path", "body", "headers", "status"),
     [
         ("/predict", INSTANCE, JSON, 200),
-        ("/feedback", LABEL, JSON, 202),
         ("/predict", INSTANCE, {**JSON, "X-Request-ID": "mine"}, 200),
         ("/predict/", INSTANCE, JSON, 307),
         ("/predict?top_k=1", INSTANCE, JSON, 200),
@@ -81,3 +80,10 @@ def test_requests_are_answered_alike(
     one, other = (said(client.post(path, content=body, headers=headers)) for client in answers)
     assert one == other
     assert one[0] == status
+
+
+def test_feedback_is_acknowledged_alike(answers: tuple[httpx.Client, httpx.Client]) -> None:
+    one, other = (said(client.post("/feedback", content=LABEL, headers=JSON)) for client in answers)
+    assert one == other
+    assert one[0] == 202
+    wait_for(lambda: all(client.get("/model").json()["lag"] == 0 for client in answers), "the label to be served by both")
