@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Calls:
         more = b"" if top_k is None else b',"top_k":%d' % top_k
         predictions: list[Prediction] = []
         for batch in (yield from self._batches("instances", map(as_json, instances))):
-            body = yield from self._sent("instances", batch, "/predict", JSON, more=more)
+            body = yield from self._sent("instances", batch, "/predict", ("model_version", "predictions"), more=more)
             predictions += [_prediction(each, body["model_version"]) for each in body["predictions"]]
         return predictions
 
@@ -42,7 +42,7 @@ class Calls:
         version = None
         for batch in (yield from self._batches("feedback", (item.as_json() for item in items))):
             waiting = min(wait, LONGEST_WAIT) if batch.last else 0.0
-            body = yield from self._sent("feedback", batch, "/feedback", _headers(waiting), wait=waiting)
+            body = yield from self._sent("feedback", batch, "/feedback", ("accepted",), wait=waiting)
             seqs += [each["seq"] for each in body["accepted"]]
             version = body.get("model_version")
         return Taken(seqs, version)
@@ -51,16 +51,16 @@ class Calls:
         """Add a class. A second time it would be refused, so it is not sent again where it may have arrived."""
         content = as_json({"name": name, "descriptions": list(descriptions)})
         headers = {**JSON, "Prefer": f"wait={math.ceil(min(wait, LONGEST_WAIT))}"}
-        call = Call("POST", "/classes", content, headers, ANSWER_SECONDS + wait, repeatable=False)
+        call = Call("POST", "/classes", content, headers, ANSWER_SECONDS + wait, repeatable=False, named=ClassAdded.named())
         return ClassAdded.of((yield from carried_out(call, self._patience)))
 
     def model(self) -> Steps[Model]:
         """Look at what is served."""
-        return Model.of((yield from self._got("/model")))
+        return Model.of((yield from self._got("/model", Model.named())))
 
     def status(self, seq: int) -> Steps[Status]:
         """Look at what became of a feedback item."""
-        return Status.of((yield from self._got(f"/feedback/{seq}")))
+        return Status.of((yield from self._got(f"/feedback/{seq}", Status.named())))
 
     def wait_for(self, seq: int | None, version: int | None, seconds: float) -> Steps[int]:
         """Look again and again until a version is served, or one that decided on a feedback item."""
@@ -83,7 +83,7 @@ class Calls:
 
     def document(self) -> Steps[dict[str, Any]]:
         """Return the OpenAPI document."""
-        document: dict[str, Any] = yield from self._got("/openapi.json")
+        document: dict[str, Any] = yield from self._got("/openapi.json", ("paths",))
         self._limits = self._limits or Limits.of(document)
         return document
 
@@ -96,10 +96,10 @@ class Calls:
         return cut(chain(first, items), getattr(limits, counted), limits.body_bytes)
 
     def _sent(
-        self, counted: Counted, batch: Batch, path: str, headers: dict[str, str], *, more: bytes = b"", wait: float = 0.0
+        self, counted: Counted, batch: Batch, path: str, named: Collection[str], *, more: bytes = b"", wait: float = 0.0
     ) -> Steps[Any]:
         """Send a batch. What a refusal blames is named by its place among all items."""
-        call = Call("POST", path, batch.body(counted, more), headers, ANSWER_SECONDS + wait)
+        call = Call("POST", path, batch.body(counted, more), _headers(wait), ANSWER_SECONDS + wait, named=named)
         try:
             return (yield from carried_out(call, self._patience))
         except ProblemError as problem:
@@ -108,8 +108,8 @@ class Calls:
                 problem.detail = _moved(problem.detail, batch.start)
             raise
 
-    def _got(self, path: str) -> Steps[Any]:
-        return (yield from carried_out(Call("GET", path), self._patience))
+    def _got(self, path: str, named: Collection[str]) -> Steps[Any]:
+        return (yield from carried_out(Call("GET", path, named=named), self._patience))
 
 
 def _headers(wait: float) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +27,8 @@ HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors before anything was sent."""
 
+STRANGER = ": is there an everlearn at this URL?"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -39,6 +41,8 @@ class Call:
     seconds: float = ANSWER_SECONDS
     repeatable: bool = True
     """Whether it does no harm to send it again, whatever came of it the first time."""
+    named: Collection[str] = ()
+    """What its answer has to say, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ Steps = Generator[Call | Pause, Outcome, T]
 def carried_out(call: Call, patience: float) -> Steps[Any]:
     """Send a call until it succeeds, within so many seconds: a pause that would end later is not begun. Return the JSON.
 
-    Raises ProblemError where it is refused, or the last refusal, and Unreachable.
+    Raises ProblemError where it is refused, or the last refusal, Unreachable, and ClientError for another service's answer.
     """
     began, failures = time.monotonic(), 0
     while True:
@@ -81,9 +85,12 @@ def pauses(seconds: float) -> Iterator[Pause]:
 
 def _content(call: Call, response: httpx.Response) -> Any:
     try:
-        return response.json()
+        body = response.json()
     except ValueError as exc:
-        raise ClientError(f"{call.method} {call.path}: the answer is no JSON: is there an everlearn at this URL?") from exc
+        raise ClientError(f"{call.method} {call.path}: the answer is no JSON{STRANGER}") from exc
+    if missing := [name for name in call.named if not isinstance(body, dict) or name not in body]:
+        raise ClientError(f"{call.method} {call.path}: the answer does not say {missing[0]}{STRANGER}")
+    return body
 
 
 def _error_of(call: Call, outcome: Outcome) -> ProblemError | Unreachable:

@@ -6,7 +6,7 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
 
@@ -29,7 +29,8 @@ class Feedback:
 
     def as_json(self) -> bytes:
         """Return it as the service takes it. Raises ValueError for what JSON does not have, such as NaN."""
-        source = {"instance": self.instance} if self.prediction_id is None else {"prediction_id": self.prediction_id}
+        given = {"instance": self.instance, "prediction_id": self.prediction_id}
+        source = {name: value for name, value in given.items() if value is not None}  # who gives both is told by the service
         weight = {} if self.weight == 1 else {"weight": self.weight}
         return as_json({**source, "label": self.label, **weight, "key": self.key})
 
@@ -58,6 +59,11 @@ class Taken:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """An answer of which later versions of the service may say more: what is not known here is left out."""
+
+    @classmethod
+    def named(cls) -> Sequence[str]:
+        """Return what an answer has to say."""
+        return [each.name for each in fields(cls) if each.default is MISSING]
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +224,27 @@ def test_something_else_at_the_url_is_said_to_be_that(service: RunningService) -
         assert not isinstance(caught.value, ProblemError)
 
 
+@pytest.mark.parametrize("body", [b"[1]", b'{"predictions": [[0.5]]}', b"null"])
+def test_other_json_is_said_to_be_something_else_s(service: RunningService, body: bytes) -> None:
+    with BadGateway(service.url, *[Refusal(200, body=body)] * 4) as gateway, Client(gateway.url) as client:
+        for ask in (
+            client.model,
+            partial(client.status, 1),
+            partial(client.predict, [ONES]),
+            partial(client.feedback, [item("a")]),
+        ):
+            with pytest.raises(ClientError, match=r"does not say .*is there an everlearn"):
+                ask()
+
+
 def test_refusals_are_told_apart_and_blame_the_item_among_all_that_were_given(client: Client) -> None:
     with pytest.raises(Invalid) as caught:
         client.predict([*[ONES] * 7, [1.0]])
     assert [fault.pointer for fault in caught.value.faults] == ["/instances/7"]
     assert caught.value.detail.startswith("/instances/7: ")
     assert caught.value.request_id
+    with pytest.raises(Invalid, match="either prediction_id or instance"):
+        client.feedback([Feedback(label="a", instance=ONES, prediction_id="1")])
     with pytest.raises(UnknownPrediction) as unknown:
         client.feedback([*(item() for _ in range(5)), Feedback(label="a", prediction_id="nobody-knows")])
     assert unknown.value.faults[0].pointer == "/feedback/5"
