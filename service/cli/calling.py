@@ -26,7 +26,7 @@ def predict(
     source: Annotated[Path, typer.Argument(help="CSV file, file of JSON lines, picture, or folder of pictures.", exists=True)],
     url: Url = HERE,
     key: Key = None,
-    label: Annotated[str | None, typer.Option(help="Column of a CSV file to leave out: it holds the label.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column or field to leave out: it holds the label.")] = None,
     top_k: Annotated[int | None, typer.Option(help="How many classes or items each answer names, at most.", min=1)] = None,
 ) -> None:
     """Predict what is in a file, and print a line of JSON for each item."""

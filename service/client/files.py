@@ -105,6 +105,8 @@ def _json_line(place: str, index: int, value: Any, form: Form) -> Line:
             raise StreamError(f"{place}: there is no {form.label!r} in it")
         return form.line(place, index, value, {"label": value.pop(form.label)})
     if not form.labelled:
+        if isinstance(value, dict):
+            value.pop(form.label, None)
         is_item = isinstance(value, dict) and "instance" in value
         return form.line(place, index, value["instance"] if is_item else value, {})
     known = {"instance", "prediction_id", "label", "weight", "key"}

@@ -107,8 +107,8 @@ def test_lines_of_json_are_items_or_instances_or_records(service: RunningService
     assert called(service, "feedback", str(items)).exit_code == 0
     assert called(service, "feedback", str(records), "--label", "buys").exit_code == 0
     assert log_seq(service) == before + 6
-    for path, count in ((items, 3), (instances, 1)):
-        done = called(service, "predict", str(path))
+    for path, count, label in ((items, 3, ()), (instances, 1, ()), (records, 3, ("--label", "buys"))):
+        done = called(service, "predict", str(path), *label)
         assert len(done.stdout.splitlines()) == count, done.stderr
 
 
