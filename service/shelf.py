@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
 from sys import getsizeof
 from typing import Any
 
@@ -53,7 +52,7 @@ class Shelf:
         """Let go of instances: what a frozen encoder says of them is known now."""
         for seq in seqs:
             if seq in self._items and (item := self._items[seq][0]).prepared is not None:
-                self._keep(seq, replace(item, prepared=None), 0)
+                self._keep(seq, item._replace(prepared=None), 0)
 
     def forget(self, seqs: Iterable[int]) -> None:
         """Let go of these items."""

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -224,7 +224,7 @@ def _items(kind: InputKind, entries: Iterator[Entry], numbers: dict[int, int]) -
         numbers[entry.seq] = len(numbers) + 1
         earlier = None if entry.replaces is None else numbers.get(entry.replaces)
         # The answer that was served then was another model's: these settings are to be judged by their own.
-        yield replace(item(kind, entry), answer=None, replaces=earlier)
+        yield item(kind, entry)._replace(answer=None, replaces=earlier)
 
 
 def _entries(feedback: FeedbackLog, seqs: Sequence[int]) -> Iterator[Entry]:

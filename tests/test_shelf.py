@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,5 +111,5 @@ def test_a_scene_counts_as_its_pixels_whatever_size_its_file_has_and_so_does_wha
     scene = Item(Scene(size=64).prepare(file.getvalue()), [])
     assert pixels < _bytes_of(scene, 100) - LEAST_BYTES < pixels + 1000
     boxes = [{"label": "x" * 1000, "box": [0.0, 0.0, 1.0, 1.0]}]
-    answered = replace(scene, label=boxes, answer={"boxes": boxes})
+    answered = scene._replace(label=boxes, answer={"boxes": boxes})
     assert 2000 < _bytes_of(answered, 100) - _bytes_of(scene, 100) < 4000

@@ -60,8 +60,7 @@ class NewEntry(NamedTuple):  # a frozen dataclass takes five times as long to ma
     """The traceparent of the request that brings it; see `FeedbackLog.traces`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of the feedback log."""
 
     seq: int

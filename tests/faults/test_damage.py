@@ -6,7 +6,6 @@ import random
 import shutil
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
 def entries_of(data: Path) -> list[Entry]:
     feedback = EmbeddedFeedbackLog(DataDirectory(data).open())
     try:
-        return [replace(entry, received_at=0.0) for entry in feedback.read(0, 10**6)]
+        return [entry._replace(received_at=0.0) for entry in feedback.read(0, 10**6)]
     finally:
         feedback.close()
 

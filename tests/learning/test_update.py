@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,7 +126,7 @@ def test_a_label_that_was_corrected_is_not_rehearsed_any_more() -> None:
     state = LearningState(plain_model(), LearningSettings())
     known = items(10)
     learn(state, known, 1, 8)
-    known[9] = replace(known[9], replaces=3)
+    known[9] = known[9]._replace(replaces=3)
     learn(state, known, 9, 9)
     assert set(state.rehearsal.seqs) == set(range(1, 10)) - {3}
 
@@ -148,7 +147,7 @@ def test_an_answer_that_was_served_is_what_is_judged_however_late_its_label_come
     for state in (late, plain):
         learn(state, known, 1, 30)
     before = late.metrics()["accuracy"]
-    late.update(late.plan([31]), {**known, 31: replace(known[31], answer=answer)})
+    late.update(late.plan([31]), {**known, 31: known[31]._replace(answer=answer)})
     plain.update(plain.plan([31]), known)
     expected = plain.metrics()["accuracy"] if accuracy is None else (30 * before + accuracy) / 31
     assert late.metrics()["accuracy"] == pytest.approx(expected, abs=1e-6)

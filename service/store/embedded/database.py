@@ -7,10 +7,11 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from types import NoneType
+from typing import Any, Literal
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
 from service.store.protocols import Timed
@@ -135,20 +136,23 @@ def sealed(columns: Sequence[str]) -> str:
 
 
 def row_sum(*values: object) -> int:
-    """Return the CRC-32 of a row's values, each with its length before it."""
-    return zlib.crc32(b"".join([part for data in map(_bytes, values) for part in (b"%d" % len(data), data)]))
+    """Return the CRC-32 of a row's values, each with its length before it: of what SQLite knows, and of booleans."""
+    parts: list[object] = []
+    for value in values:  # for every row that is written or read: a plain loop is the fastest
+        data = _AS_BYTES[type(value)](value)
+        parts += len(data), data
+    return zlib.crc32(b"%d%b" * len(values) % tuple(parts))
 
 
-def _bytes(value: object) -> bytes:
-    match value:
-        case bytes():
-            return value
-        case str():
-            return value.encode()
-        case int() | float():  # a column of floats gives an integer back as a float
-            return struct.pack("d", value)
-        case _:
-            return b""
+_pack = struct.Struct("d").pack  # a column of floats gives an integer back as a float
+_AS_BYTES: Mapping[type, Callable[[Any], bytes]] = {
+    bytes: bytes,
+    str: str.encode,
+    int: _pack,
+    float: _pack,
+    bool: _pack,
+    NoneType: lambda _: b"",
+}
 
 
 @contextmanager

@@ -57,8 +57,7 @@ CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), value 
 INSERT OR IGNORE INTO secret VALUES (1, randomblob(32));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = "seq, kind, instance, label, weight, key, source, prediction_id, predicted_by, answer, replaces, received_at"
-NAMES = COLUMNS.split(", ")
+COLUMNS = ", ".join(Entry._fields)
 WRITTEN = (
     *("kind", "instance", "label", "weight", "key", "source", "digest", "prediction_id", "predicted_by", "answer", "replaces"),
     "received_at",
@@ -235,10 +234,9 @@ class EmbeddedFeedbackLog:
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         """Return the entry of a row. Raises DataDirectoryError where it is not what was written."""
-        *values, sound = row
-        if not sound:
+        if not row[-1]:
             raise self._database.damaged(f"seq {row[0]} is not what was written")
-        return Entry(**dict(zip(NAMES, values, strict=True)))
+        return Entry._make(row[:-1])
 
     def _write_loop(self) -> None:
         while appends := self._take():
