@@ -26,7 +26,7 @@ class InstanceError(ModelError):
 
 
 class Unreadable(InstanceError):
-    """A body that is not what its media type says, or holds numbers that JSON does not have."""
+    """A body that is not what its media type says, or a number in it, at `pointer`, that JSON does not have."""
 
 
 class NotExplainable(ModelError):

@@ -148,7 +148,7 @@ class Vector(JsonKind):
             raise InstanceError(f"an instance has {self.length} numbers, not {width}", "/0")
         array = sent.array().reshape(shape)
         if (place := _first(~np.isfinite(array))) is not None:
-            raise Unreadable(f"number {place[1]} of instance {place[0]} is {array[place]}, which JSON does not have")
+            raise Unreadable(f"{array[place]} is no number that JSON has", f"/{place[0]}/{place[1]}")
         numbers = array.astype(np.float64)
         if (place := _first(np.abs(numbers) > LARGEST)) is not None:
             raise InstanceError(f"{numbers[place]} is beyond float32", f"/{place[0]}/{place[1]}")

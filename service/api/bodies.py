@@ -100,7 +100,7 @@ def parse_batch(kind: InputKind, body: bytes, media_type: str, most: int) -> lis
     try:
         return kind.batches[media_type](body, most)
     except Unreadable as exc:
-        raise Problem(MALFORMED, f"{media_type}: {exc}") from exc
+        raise at(exc.pointer and f"/instances{exc.pointer}", exc) from exc
     except InstanceError as exc:
         raise at(f"/instances{exc.pointer}", exc) from exc
 

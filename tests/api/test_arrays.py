@@ -134,11 +134,13 @@ def test_what_is_wrong_is_the_problem_that_it_is_in_json(client: httpx.Client, a
     instances = [array.tolist()] if array.ndim == 1 else array.tolist()
     npy, listed = sent(client, array), in_json(client, instances)
     check_problem(npy, listed.status_code, listed.json()["type"].rpartition(":")[2])
-    pointers = [each.json().get("errors", [{"pointer": ""}])[0]["pointer"] for each in (npy, listed)]
-    if array.dtype.kind == "f":
-        assert pointers[0] == pointers[1]
+    blamed = npy.json()["errors"][0]["pointer"]
+    if listed.status_code == 400:  # JSON ends where it is malformed, and has no place to name
+        assert blamed == f"/instances/{'/'.join(map(str, np.argwhere(~np.isfinite(np.atleast_2d(array)))[0]))}"
+    elif array.dtype.kind == "f":
+        assert blamed == listed.json()["errors"][0]["pointer"]
     else:  # the type is the array's, and in JSON each number's own
-        assert pointers == ["/instances", "/instances/0/0"]
+        assert blamed == "/instances"
 
 
 def test_a_body_over_the_limit_is_413(client: httpx.Client) -> None:
