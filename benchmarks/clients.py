@@ -1,4 +1,6 @@
-"""What a call costs: httpx, the Python client, and tritonclient in JSON and in binary, on the digits' configuration.
+"""What a call costs: httpx, the Python client with lists and with an array, and tritonclient in JSON and in binary.
+
+On the digits' configuration.
 
 `python -m benchmarks.clients`.
 """
@@ -55,6 +57,7 @@ def _ways(
     return {
         "httpx": lambda: http.post("/predict", json={"instances": rows, "top_k": 1}).json(),
         "client": lambda: client.predict(rows, top_k=1),
+        "client, array": lambda: client.predict(numbers, top_k=1),
         "infer, JSON": infer(binary=False),
         "infer, binary": infer(binary=True),
     }

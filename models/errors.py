@@ -18,7 +18,15 @@ class SpecificationError(ModelError):
 
 
 class InstanceError(ModelError):
-    """An instance that the model's input kind can't take."""
+    """An instance that the model's input kind can't take; `pointer` is a JSON Pointer to the part that is to blame."""
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+
+
+class Unreadable(InstanceError):
+    """A body that is not what its media type says, or a number in it, at `pointer`, that JSON does not have."""
 
 
 class NotExplainable(ModelError):

@@ -13,8 +13,9 @@ import io
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -26,12 +27,17 @@ from pydantic_core import from_json, to_json
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from models.arrays import NPY, read_npy
 from models.containers import LONGEST_SIDE, check_container
-from models.errors import InstanceError, NotExplainable, SpecificationError
+from models.errors import InstanceError, NotExplainable, SpecificationError, Unreadable
 from models.parts import Parts, field_parts, number_parts, text_parts
 from models.patches import patch_parts
 
 Batch = Mapping[str, Tensor]
+
+BatchReaders = Mapping[str, Callable[[bytes, int], list[Any]]]
+"""Functions by media type: each takes a body and how many instances it may have, and returns them, or raises InstanceError."""
+NO_BATCHES: BatchReaders = MappingProxyType({})
 
 FLOAT_LIMIT = 1e30  # numbers are cut to this size, so that float32 and squares of differences stay finite
 
@@ -59,6 +65,8 @@ class InputKind(Protocol):
     example: Any
     media_types: tuple[str, ...]
     """Media types of a request body that is itself one instance."""
+    batches: BatchReaders
+    """What reads a request body that is itself a batch of instances."""
     slow: bool
     """Whether `prepare` costs enough to be kept off the event loop."""
 
@@ -91,6 +99,7 @@ class JsonKind:
     """What the kinds share whose instances are stored as the JSON they came as."""
 
     media_types: tuple[str, ...] = ()
+    batches = NO_BATCHES
     slow = False
 
     def parse(self, value: Any) -> Any:
@@ -121,6 +130,30 @@ class Vector(JsonKind):
         self.length = length
         self.instance_type = Annotated[list[Number], Field(min_length=length, max_length=length)]
         self.example = [0.0] * min(length, 4) if length <= 4 else [float(i % 3) for i in range(length)]
+        self.batches = {NPY: self.parse_npy}
+
+    def parse_npy(self, body: bytes, most: int) -> list[list[float]]:
+        """Return the instances of a .npy file, one of the shape [length] or up to `most` of [batch, length].
+
+        Raises InstanceError, with a pointer into the batch.
+        """
+        sent = read_npy(body)
+        shape = (1, *sent.shape) if len(sent.shape) == 1 else sent.shape
+        if len(shape) != 2:
+            raise InstanceError(f"the shape is [{self.length}] or [instances, {self.length}], not {list(sent.shape)}")
+        count, width = shape
+        if not 1 <= count <= most:
+            raise InstanceError(f"there are {count} instances; one request has 1 to {most}")
+        if width != self.length:
+            raise InstanceError(f"an instance has {self.length} numbers, not {width}", "/0")
+        array = sent.array().reshape(shape)
+        if (place := _first(~np.isfinite(array))) is not None:
+            raise Unreadable(f"{array[place]} is no number that JSON has", f"/{place[0]}/{place[1]}")
+        numbers = array.astype(np.float64)
+        if (place := _first(np.abs(numbers) > LARGEST)) is not None:
+            raise InstanceError(f"{numbers[place]} is beyond float32", f"/{place[0]}/{place[1]}")
+        rows: list[list[float]] = numbers.tolist()
+        return rows
 
     def prepare(self, instance: list[float]) -> NDArray[np.float64]:
         """Return the numbers as an array, [length]."""
@@ -134,6 +167,14 @@ class Vector(JsonKind):
     def parts(self, instance: list[float], means: Sequence[float] | None) -> Parts:
         """Each number is a part."""
         return number_parts(instance, means)
+
+
+def _first(places: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Return the first row and column that is marked."""
+    if not places.any():
+        return None
+    row, column = divmod(int(places.argmax()), places.shape[1])
+    return row, column
 
 
 FieldType = Literal["number", "string", "boolean"]
@@ -195,6 +236,7 @@ class Text:
 
     kind = "text"
     media_types: tuple[str, ...] = ("text/plain",)
+    batches = NO_BATCHES
     slow = False
     example = "An explosive plot, and not a minute too long."
 
@@ -267,6 +309,7 @@ class Picture:
     kind = "image"
     formats: ClassVar[Mapping[str, str]] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
     media_types: tuple[str, ...] = tuple(formats)
+    batches = NO_BATCHES
     slow = True
     instance_type: Any = EncodedImage
 

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from models.errors import InstanceError
+from models.errors import InstanceError, Unreadable
 from models.inputs import InputKind
 from service.api.problems import INVALID, MALFORMED, TOO_LARGE, UNSUPPORTED, Fault, Problem, at, invalid_json
 from service.settings import LimitSettings
@@ -93,6 +93,16 @@ async def parse_files(request: Request, kind: InputKind, limits: LimitSettings) 
 def parse_raw(kind: InputKind, body: bytes, media_type: str) -> list[Any]:
     """Return the one instance of a body that is itself an instance. Raises Problem 422."""
     return [_instance(kind, body, media_type, "")]
+
+
+def parse_batch(kind: InputKind, body: bytes, media_type: str, most: int) -> list[Any]:
+    """Return the instances of a body that is itself a batch of them. Raises Problem as for JSON that says the same."""
+    try:
+        return kind.batches[media_type](body, most)
+    except Unreadable as exc:
+        raise at(exc.pointer and f"/instances{exc.pointer}", exc) from exc
+    except InstanceError as exc:
+        raise at(f"/instances{exc.pointer}", exc) from exc
 
 
 def _instance(kind: InputKind, body: bytes, media_type: str, pointer: str) -> Any:

@@ -28,7 +28,7 @@ def predict_body(model: OnlineModel) -> dict[str, Any]:
     """Return the request body of /predict."""
     binary = {"type": "string", "format": "binary"}
     content = {JSON: _json("PredictRequest", {"instances": [model.input.example], "top_k": 3})}
-    for media_type in model.input.media_types:
+    for media_type in (*model.input.media_types, *model.input.batches):
         content[media_type] = {"schema": binary}
     if model.input.media_types:
         files = {"type": "array", "items": binary}

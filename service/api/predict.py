@@ -14,7 +14,18 @@ from pydantic_core import to_json
 from models.base import Answer
 from models.errors import InstanceError
 from service import metrics, traces
-from service.api.bodies import JSON, MULTIPART, media_type_of, parse_files, parse_json, parse_raw, read, top_k_of, unsupported
+from service.api.bodies import (
+    JSON,
+    MULTIPART,
+    media_type_of,
+    parse_batch,
+    parse_files,
+    parse_json,
+    parse_raw,
+    read,
+    top_k_of,
+    unsupported,
+)
 from service.api.documentation import predict_body, problems
 from service.api.edge import tell
 from service.api.problems import CLIENT_GONE, Problem, at
@@ -59,10 +70,13 @@ def routes(service: Service, contract: Contract) -> APIRouter:
             return asked_in(service, parse_json(contract.predict, await read(request, limits.body_bytes)))
         if media_type in kind.media_types:
             return Asked(parse_raw(kind, await read(request, limits.body_bytes), media_type), [""], top_k_of(request))
+        if media_type in kind.batches:
+            instances = parse_batch(kind, await read(request, limits.body_bytes), media_type, limits.instances)
+            return Asked(instances, in_json(instances), top_k_of(request))
         if media_type == MULTIPART and kind.media_types:
             instances = await parse_files(request, kind, limits)
             return Asked(instances, [f"/{index}" for index in range(len(instances))], top_k_of(request))
-        raise unsupported(media_type, [JSON, *kind.media_types, *([MULTIPART] if kind.media_types else [])])
+        raise unsupported(media_type, [JSON, *kind.media_types, *kind.batches, *([MULTIPART] if kind.media_types else [])])
 
     return router
 
@@ -92,9 +106,14 @@ async def answer(
 
 def asked_in(service: Service, body: PredictRequest) -> Asked:
     """Return what the JSON of a request asks. Raises Problem 422."""
-    pointers = [f"/instances/{index}" for index in range(len(body.instances))]
+    pointers = in_json(body.instances)
     instances = [parsed(service, *each) for each in zip(body.instances, pointers, strict=True)]
     return Asked(instances, pointers, body.top_k)
+
+
+def in_json(instances: Sequence[Any]) -> list[str]:
+    """Return where in the JSON of a request the instances are."""
+    return [f"/instances/{index}" for index in range(len(instances))]
 
 
 def parsed(service: Service, value: Any, pointer: str) -> Any:

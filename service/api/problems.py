@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from models.errors import InstanceError, LabelError
+from models.errors import InstanceError, LabelError, Unreadable
 from service.serving.batcher import Overloaded
 from service.serving.engine import NotReady
 from service.serving.examiner import Withdrawn
@@ -127,7 +127,7 @@ class Problem(Exception):
 def at(pointer: str, error: InstanceError | LabelError) -> Problem:
     """Return the problem of an instance or label that the model can't take."""
     fault = Fault(pointer=pointer, detail=str(error))
-    return Problem(INVALID, _told(fault), faults=[fault])
+    return Problem(MALFORMED if isinstance(error, Unreadable) else INVALID, _told(fault), faults=[fault])
 
 
 def invalid_json(error: ValidationError, body: bytes) -> Problem:

@@ -9,12 +9,14 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Literal
 
+from service.client.arrays import NPY, Rows, rows_of
 from service.client.batches import Batch, Limits, cut
 from service.client.errors import ProblemError
 from service.client.exchange import ANSWER_SECONDS, Call, Steps, carried_out, pauses
 from service.client.messages import ClassAdded, Feedback, Model, Prediction, Status, Taken, as_json
 
 JSON = {"Content-Type": "application/json"}
+PREDICTED = ("model_version", "predictions")
 LONGEST_WAIT = 30.0  # seconds, that the service lets a request wait
 
 Counted = Literal["instances", "feedback"]
@@ -29,11 +31,26 @@ class Calls:
 
     def predict(self, instances: Iterable[Any], top_k: int | None) -> Steps[list[Prediction]]:
         """Ask for the answers to instances, in as many requests as that takes."""
+        if (rows := rows_of(instances)) is not None:
+            try:
+                return (yield from self._predict_rows(rows, top_k))
+            except ProblemError as problem:
+                if problem.status != 415:  # a service that takes lists of numbers in JSON only
+                    raise
         more = b"" if top_k is None else b',"top_k":%d' % top_k
         predictions: list[Prediction] = []
         for batch in (yield from self._batches("instances", map(as_json, instances))):
-            body = yield from self._sent("instances", batch, "/predict", ("model_version", "predictions"), more=more)
-            predictions += [_prediction(each, body["model_version"]) for each in body["predictions"]]
+            body = yield from self._sent(batch, Call("POST", "/predict", batch.body("instances", more), JSON, named=PREDICTED))
+            predictions += _predictions(body)
+        return predictions
+
+    def _predict_rows(self, rows: Rows, top_k: int | None) -> Steps[list[Prediction]]:
+        """Send the rows of an array as they are."""
+        path = "/predict" if top_k is None else f"/predict?top_k={top_k}"
+        predictions: list[Prediction] = []
+        for batch in (yield from self._batches("instances", rows.items)):
+            body = yield from self._sent(batch, Call("POST", path, rows.body(batch.items), NPY, named=PREDICTED))
+            predictions += _predictions(body)
         return predictions
 
     def feedback(self, items: Iterable[Feedback], wait: float) -> Steps[Taken]:
@@ -42,7 +59,10 @@ class Calls:
         version = None
         for batch in (yield from self._batches("feedback", (item.as_json() for item in items))):
             waiting = min(wait, LONGEST_WAIT) if batch.last else 0.0
-            body = yield from self._sent("feedback", batch, "/feedback", ("accepted",), wait=waiting)
+            content, seconds = batch.body("feedback"), ANSWER_SECONDS + waiting
+            body = yield from self._sent(
+                batch, Call("POST", "/feedback", content, _headers(waiting), seconds, named=("accepted",))
+            )
             seqs += [each["seq"] for each in body["accepted"]]
             version = body.get("model_version")
         return Taken(seqs, version)
@@ -95,11 +115,8 @@ class Calls:
         limits = yield from self.limits()
         return cut(chain(first, items), getattr(limits, counted), limits.body_bytes)
 
-    def _sent(
-        self, counted: Counted, batch: Batch, path: str, named: Collection[str], *, more: bytes = b"", wait: float = 0.0
-    ) -> Steps[Any]:
+    def _sent(self, batch: Batch, call: Call) -> Steps[Any]:
         """Send a batch. What a refusal blames is named by its place among all items."""
-        call = Call("POST", path, batch.body(counted, more), _headers(wait), ANSWER_SECONDS + wait, named=named)
         try:
             return (yield from carried_out(call, self._patience))
         except ProblemError as problem:
@@ -116,8 +133,8 @@ def _headers(wait: float) -> dict[str, str]:
     return {**JSON, "Prefer": f"wait={math.ceil(wait)}"} if wait else JSON
 
 
-def _prediction(body: dict[str, Any], version: int) -> Prediction:
-    return Prediction(body.pop("id"), version, body)
+def _predictions(body: dict[str, Any]) -> list[Prediction]:
+    return [Prediction(each.pop("id"), body["model_version"], each) for each in body["predictions"]]
 
 
 def _moved(pointer: str, by: int) -> str:

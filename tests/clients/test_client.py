@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import subprocess
@@ -129,6 +130,55 @@ def test_arrays_are_lists_and_bytes_are_pictures() -> None:
         Feedback(label="cat", instance=[float("nan")]).as_json()
     with pytest.raises(TypeError, match="object"):
         Feedback(label="cat", instance=object()).as_json()
+
+
+ROWS = np.linspace(-1, 9, 7 * 64).reshape(7, 64)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [ROWS, ROWS.astype("<f4"), ROWS.astype(">f2"), ROWS.astype("i1"), ROWS.astype(">u8"), np.asfortranarray(ROWS), ROWS[::-2]],
+    ids=["f8", "f4", ">f2", "i1", ">u8", "Fortran", "strides"],
+)
+def test_an_array_of_numpy_goes_as_it_is_and_is_answered_as_its_lists(service: RunningService, array: np.ndarray) -> None:
+    with BadGateway(service.url) as gateway, Client(gateway.url) as client:
+        answers = [each.answer for each in client.predict(array, top_k=1)]
+        sent = [
+            (headers["content-type"], np.load(io.BytesIO(body))) for path, headers, body in gateway.seen if "predict" in path
+        ]
+        assert {media_type for media_type, _ in sent} == {"application/x-npy"}
+        assert [len(rows) for _, rows in sent[:-1]] == [3] * (len(sent) - 1)  # the limit of this service
+        assert {rows.dtype for _, rows in sent} == {array.dtype}
+        np.testing.assert_array_equal(np.concatenate([rows for _, rows in sent]), array)
+        assert answers == [each.answer for each in client.predict(array.tolist(), top_k=1)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.ma.masked_array(ROWS, np.zeros_like(ROWS, dtype=bool)), ROWS.astype(object), list(ROWS)],
+    ids=["masked", "objects", "list"],
+)
+def test_what_npy_would_not_say_goes_as_json(service: RunningService, array: Any) -> None:
+    with BadGateway(service.url) as gateway, Client(gateway.url) as client:
+        assert len(client.predict(array)) == 7
+        assert {headers.get("content-type") for path, headers, _ in gateway.seen if "predict" in path} == {"application/json"}
+
+
+def test_a_service_that_does_not_take_arrays_is_sent_lists(service: RunningService) -> None:
+    with BadGateway(service.url, Refusal(415)) as gateway, Client(gateway.url) as client:
+        assert len(client.predict(ROWS[:1])) == 1
+        assert [headers["content-type"] for _, headers, _ in gateway.seen] == ["application/x-npy", "application/json"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(np.nan, 400), (1e39, 422)])
+def test_a_number_of_an_array_is_blamed_by_its_place_among_all(client: Client, number: float, status: int) -> None:
+    rows = ROWS.copy()
+    rows[5, 7] = number
+    with pytest.raises(ProblemError) as caught:
+        client.predict(rows)
+    assert caught.value.status == status
+    assert caught.value.detail.startswith("/instances/5/7: ")
+    assert [fault.pointer for fault in caught.value.faults] == ["/instances/5/7"]
 
 
 def test_feedback_whose_answer_is_lost_is_sent_again_and_taken_once(service: RunningService) -> None:
