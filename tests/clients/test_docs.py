@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -14,7 +17,7 @@ from service.cli import app
 from service.store.embedded import DataDirectory
 from service.templates import render
 from tests.answers import SHOWN_URL
-from tests.running import DIGITS, ROOT, RunningService
+from tests.running import DIGITS, ROOT, RunningService, learn
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
 PYTHON = re.findall(r"^```py\n(.*?)^```\n+It prints `(.*?)`", PAGE, re.M | re.S)
@@ -38,6 +41,19 @@ def test_the_python_prints_what_the_page_says(tmp_path: Path) -> None:
             with redirect_stdout(printed):
                 exec(code.replace(SHOWN_URL, service.url).replace("127.0.0.1:8000", service.url.removeprefix("http://")), {})
             assert printed.getvalue().strip() == shown
+
+
+def test_the_array_of_the_page_is_answered(tmp_path: Path) -> None:
+    (config,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.M | re.S)
+    ((save, send),) = re.findall(r"^```\n(python .*)\n(curl .*)\n^```", PAGE, re.M)
+    with RunningService(tmp_path, config) as service:
+        with service.client() as client:
+            learn(client, [([number, 1], "right" if number > 0 else "left") for number in (-3, -2, -1, 1, 2, 3)])
+        subprocess.run([sys.executable, *shlex.split(save)[1:]], cwd=tmp_path, check=True)
+        answer = subprocess.run(
+            shlex.split(send.replace(SHOWN_URL, service.url)), cwd=tmp_path, check=True, capture_output=True
+        )
+    assert [each["label"] for each in json.loads(answer.stdout)["predictions"]] == ["right", "left"]
 
 
 def test_the_commands_say_what_the_page_shows(tmp_path: Path) -> None:
