@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, StrictBool, StringConstraints, TypeAdapter
 from pydantic_core import from_json, to_json
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -93,6 +93,11 @@ class InputKind(Protocol):
 
         Raises InstanceError, and NotExplainable where the kind has no parts.
         """
+
+
+def prepared_example(kind: InputKind) -> Any:
+    """Return the example of a kind, prepared."""
+    return kind.prepare(kind.parse(TypeAdapter(kind.instance_type).validate_python(kind.example)))
 
 
 class JsonKind:

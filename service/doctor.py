@@ -23,6 +23,7 @@ from models.registry import build_model, without_weights
 from service.access import AccessError, check_exposure, open_access
 from service.access.keys import read_keys
 from service.checkpointing import ShapingDiffers, available, check_log, check_shaping, shaping_of
+from service.serving.engine import Engine
 from service.settings import ServerSettings, Settings
 from service.store import StoreError, Version
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
@@ -59,6 +60,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield _clock()
     for check in (_model, _devices, _access):
         yield check(settings)
+    if settings.serving.compile:
+        yield _compiler(settings)
     yield from _directory(settings)
     yield _disk(settings.store.data)
     yield _port(settings.server, answer)
@@ -89,6 +92,22 @@ def _devices(settings: Settings) -> Finding:
             "device", "look", f"cpu, and there is a {name}", 'serving.device = "cuda" and learner.device = "cuda" use it'
         )
     return Finding("device", "ok", ", ".join(sorted(used)))
+
+
+def _compiler(settings: Settings) -> Finding:
+    """Compile as a start would: whether that works depends on the encoder, the compiler and the headers of libraries."""
+    serving = settings.serving
+    try:
+        model = build_model(without_weights(shaping_of(settings)["model"])).to(available("serving.device", serving.device))
+    except ModelError:
+        return Finding("compiler", "look", "it was not tried", "see the model and the device, above")
+    began = time.perf_counter()
+    try:
+        Engine(model, precision=serving.precision).compile(serving.batch)
+    except ModelError as exc:
+        advice = "install a C++ compiler (Debian: apt-get install g++), or leave serving.compile out: nothing else needs it"
+        return Finding("compiler", "wrong", str(exc), advice)
+    return Finding("compiler", "ok", f"the encoder is compiled in {time.perf_counter() - began:.0f} s, at each start")
 
 
 def _access(settings: Settings) -> Finding:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -21,7 +20,7 @@ from torch.export import ExportedProgram
 from models.base import OnlineModel
 from models.errors import NotExportable
 from models.exporting import check, export as export_program, first_line
-from models.inputs import Batch
+from models.inputs import Batch, prepared_example
 from service.checkpointing import Shaping
 from service.learning.arithmetic import use_deterministic_torch
 from service.reading import reading
@@ -72,8 +71,7 @@ def _instances(model: OnlineModel, feedback: FeedbackLog) -> list[Any]:
     entries = [entry for entry in feedback.read(feedback.end() - CHECKED_ON, CHECKED_ON) if entry.kind == "feedback"]
     kind = model.input
     instances = [kind.load(entry.instance) for entry in entries]
-    example = TypeAdapter(kind.instance_type).validate_python(kind.example)
-    return [kind.prepare(instance) for instance in instances or [kind.parse(example)]]
+    return [kind.prepare(instance) for instance in instances] or [prepared_example(kind)]
 
 
 def _about(version: Version, shaping: Shaping, model: OnlineModel) -> dict[str, Any]:

@@ -121,6 +121,13 @@ class ServingSettings(Section):
         Literal["float32", "bfloat16"],
         Field(description="What forward passes are computed in. bfloat16 is for GPUs that have it, and was measured on none."),
     ] = "float32"
+    compile: Annotated[
+        bool,
+        Field(
+            description="Whether the encoder is compiled by torch.compile, at the start, which takes a C++ compiler and up to"
+            " minutes. Answers may differ in their last bits. Meant for GPUs too, and was measured on none."
+        ),
+    ] = False
     batch: Annotated[PositiveInt, Field(description="Instances in one batch at most.")] = 64
     queue: Annotated[PositiveInt, Field(description="Instances that may wait; more is answered 503.")] = 1024
     deadline_seconds: Annotated[

@@ -71,6 +71,8 @@ class Service:
         self.served = Served()
         self.started_at = time.time()
         self.engine = Engine(self.model, precision=serving.precision)
+        if serving.compile:
+            self.engine.compile(serving.batch)
         self.batcher = Batcher(self.engine, batch=serving.batch, queue=serving.queue, deadline=serving.deadline_seconds)
         self.examiner = Examiner(
             lambda: build_model(without_weights(shaping["model"])).to(device),

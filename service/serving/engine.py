@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.base import Answer, OnlineModel
 from service import metrics
+from service.serving.compiling import compile_encoder
 from service.store import Version
 
 T = TypeVar("T")
@@ -71,6 +72,13 @@ class Engine:
         self._durations = Durations()
         self._module = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    def compile(self, largest: int) -> None:
+        """Have the encoder compiled for batches of up to `largest` instances, before anything is asked.
+
+        Raises SpecificationError where that can't be.
+        """
+        compile_encoder(self._model, self._cast, largest)
 
     def answer(self, questions: Sequence[Question]) -> list[Answers | NotReady] | None:
         """Answer all questions here and now; None where that would take too long, or the module is in use."""

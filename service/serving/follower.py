@@ -13,6 +13,7 @@ from torch import Tensor
 from service import metrics, traces
 from service.checkpointing import load_part
 from service.serving.engine import Engine
+from service.serving.layout import laid_out
 from service.store import CheckpointStore, CorruptCheckpoint, Part, StoreError, Version
 
 log = logging.getLogger(__name__)
@@ -90,12 +91,7 @@ class Follower:
     def _load(self, version: Version, part: Part) -> Mapping[str, Tensor]:
         tensors = load_part(self._checkpoints, version, part)
         with torch.cuda.stream(self._stream):
-            taken = {name: _laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
+            taken = {name: laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
         if self._stream is not None:
             self._stream.synchronize()
         return taken
-
-
-def _laid_out(tensor: Tensor) -> Tensor:
-    """Put the weights of a convolution into the layout in which it is computed fastest; the activations follow them."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -55,6 +55,15 @@ def test_before_the_first_start_all_is_well(tmp_path: Path) -> None:
     assert not (tmp_path / "everlearn-data").exists()
 
 
+def test_that_the_encoder_can_be_compiled_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "everlearn.toml").write_text(DIGITS + "[serving]\ncompile = true\n")
+    done = everlearn("doctor", cwd=tmp_path, EVERLEARN_SERVER_PORT=free_port(), CXX="/nowhere/c++")
+    assert done.returncode == 1, done.stdout + done.stderr
+    (found, advice) = re.search(r"^wrong  compiler +(.*)\n +-> (.*)$", done.stdout, re.M).groups()  # type: ignore[union-attr]
+    assert found.startswith("serving.compile: the encoder Tabular can't be compiled")
+    assert "apt-get install g++" in advice
+
+
 def test_a_service_that_runs_is_seen_and_its_directory_looked_into(service: RunningService) -> None:
     done = doctor(service.folder, EVERLEARN_SERVER_PORT=service.url.rpartition(":")[2])
     assert done.exit_code == 0, done.stdout
