@@ -15,11 +15,11 @@ help: ## Show these targets
 demo: $(STAMP) ## Start a service, stream 1,797 digits through it, show it learn (ARGS=--once stops it at the end)
 	$(BIN)/everlearn demo $(ARGS)
 
-# The faults that tests inject are a small C library.
-define need_cc
-@command -v cc >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-  apt-get update -qq && apt-get install -qq -y gcc libc6-dev; } || { \
-  echo "a C compiler is missing: the faults that tests inject need it (Debian: apt-get install gcc libc6-dev)"; exit 1; }
+# The faults that tests inject are a small C library, and torch.compile writes C++.
+define need_compilers
+@command -v cc >/dev/null && command -v g++ >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+  apt-get update -qq && apt-get install -qq -y g++; } || command -v cc >/dev/null || { \
+  echo "a C compiler is missing: the faults that tests inject need it (Debian: apt-get install g++)"; exit 1; }
 endef
 
 # The dashboard's queries are put to a Prometheus where there is one.
@@ -29,12 +29,12 @@ define need_prometheus
 endef
 
 test: lint ## Run what CI runs: lint, then every test but the long ones (ARGS goes to pytest)
-	$(need_cc)
+	$(need_compilers)
 	$(need_prometheus)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not container" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: $(STAMP) ## Run the long tests: the same attacks with larger numbers
-	$(need_cc)
+	$(need_compilers)
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 # Where no Docker engine runs, buildah builds the same Dockerfile, on a base that mmdebstrap makes.

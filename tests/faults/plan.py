@@ -127,7 +127,7 @@ class Plan:
 def library() -> str:
     """Compile the shim; return its path."""
     if shutil.which("cc") is None:
-        pytest.skip("skipped: needs a C compiler (Debian: apt-get install gcc libc6-dev)")
+        pytest.skip("skipped: needs a C compiler (Debian: apt-get install g++)")
     source = SOURCE.read_bytes()
     built = Path(tempfile.gettempdir()) / f"everlearn-shim-{os.getuid()}-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not built.exists():
