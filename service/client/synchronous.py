@@ -52,7 +52,10 @@ class Client:
         self._http.close()
 
     def predict(self, instances: Iterable[Any], *, top_k: int | None = None) -> list[Prediction]:
-        """Return the answers to instances, as JSON has them; bytes are a picture. Raises NoClasses before the first label."""
+        """Return the answers to instances, as JSON has them; bytes are a picture, an array of NumPy is an instance a row.
+
+        Raises NoClasses before the first label.
+        """
         return self._run(self._calls.predict(instances, top_k))
 
     def feedback(self, items: Iterable[Feedback], *, wait: float = 0.0) -> Taken:

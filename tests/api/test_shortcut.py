@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import pytest
 
+from tests.models.test_arrays import saved
 from tests.running import RunningService, wait_for
 
 CONFIG = """
@@ -23,6 +25,7 @@ classes = ["a", "b"]
 body_bytes = 1000
 """
 JSON = {"Content-Type": "application/json"}
+NPY = {"Content-Type": "application/x-npy"}
 INSTANCE = b'{"instances": [[1.0, 2.0]]}'
 LABEL = b'{"feedback": [{"instance": [1.0, 2.0], "label": "a"}]}'
 OWN = re.compile(r'"id":"[0-9a-f]{32}"|127.0.0.1:[0-9]+')
@@ -63,6 +66,9 @@ def test_other_methods_are_refused_alike(answers: tuple[httpx.Client, httpx.Clie
         ("/predict", INSTANCE, {**JSON, "X-Request-ID": "mine"}, 200),
         ("/predict/", INSTANCE, JSON, 307),
         ("/predict?top_k=1", INSTANCE, JSON, 200),
+        ("/predict?top_k=1", saved(np.ones((2, 2))), NPY, 200),
+        ("/predict", saved(np.ones((2, 3))), NPY, 422),
+        ("/predict", saved(np.ones((2, 2)))[:-1], NPY, 400),
         ("/predict", b"{", JSON, 400),
         ("/feedback", b"", JSON, 400),
         ("/predict", b'{"instances": [[NaN, 1.0]]}', JSON, 400),
