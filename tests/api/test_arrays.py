@@ -11,16 +11,15 @@ import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from hypothesis.extra import numpy as arrays
 
-from models.inputs import LARGEST
 from tests.api.test_problems import check_problem
 from tests.models.test_arrays import DTYPES, headed, header, saved
+from tests.models.test_inputs import batches
 from tests.running import RunningService, learn
 
 NPY = {"Content-Type": "application/x-npy"}
 JSON = {"Content-Type": "application/json"}
-WIDTH, MOST = 3, 5
+WIDTH, MOST = 3, 4
 CONFIG = f"""
 [model.input]
 kind = "vector"
@@ -64,17 +63,8 @@ def said(answer: httpx.Response) -> bytes:
     return re.sub(rb'"id":"[0-9a-f]{32}"', b"", answer.content)
 
 
-def drawn(dtype: str) -> st.SearchStrategy[np.ndarray]:
-    """Return batches of any integers, or of any floats that float32 holds."""
-    elements = None
-    if np.dtype(dtype).kind == "f":
-        most = min(LARGEST, float(np.finfo(dtype).max))
-        elements = st.floats(-most, most, width=8 * np.dtype(dtype).itemsize)
-    return arrays.arrays(dtype, st.tuples(st.integers(1, MOST), st.just(WIDTH)), elements=elements)
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(DTYPES).flatmap(drawn), st.booleans(), st.none() | st.integers(1, 3))
+@given(st.sampled_from(DTYPES).flatmap(batches), st.booleans(), st.none() | st.integers(1, 3))
 def test_any_batch_is_answered_as_its_json(client: httpx.Client, array: np.ndarray, turned: bool, top_k: int | None) -> None:
     array = np.asfortranarray(array) if turned else array
     cut, query = ({}, "") if top_k is None else ({"top_k": top_k}, f"?top_k={top_k}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import zlib
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_sample_image
 
 from models.errors import InstanceError
 from models.inputs import LARGEST, EncodedImage, Picture, Record, Vector
+from tests.models.test_arrays import DTYPES, saved
 
 FIELDS: dict[str, Any] = {"age": "number", "city": "string", "member": "boolean"}
 
@@ -42,6 +45,22 @@ def test_a_vector_of_another_length_or_type_is_refused(value: object) -> None:
 def test_huge_numbers_stay_finite_in_float32() -> None:
     numbers = Vector(length=2).collate([[1e308, -1e308]])["numbers"]
     assert numbers.float().isfinite().all()
+
+
+def batches(dtype: str) -> st.SearchStrategy[np.ndarray]:
+    """Return batches of up to four instances of three numbers: any integers, or any floats that float32 holds."""
+    elements = None
+    if np.dtype(dtype).kind == "f":
+        most = min(LARGEST, float(np.finfo(dtype).max))
+        elements = st.floats(-most, most, width=8 * np.dtype(dtype).itemsize)
+    return arrays.arrays(dtype, st.tuples(st.integers(1, 4), st.just(3)), elements=elements)
+
+
+@given(st.sampled_from(DTYPES).flatmap(batches))
+def test_an_array_is_kept_as_the_bytes_that_its_json_is_kept_as(array: np.ndarray) -> None:
+    kind = Vector(length=3)
+    listed = TypeAdapter(list[kind.instance_type]).validate_json(json.dumps(array.tolist()))  # type: ignore[name-defined]
+    assert [*map(kind.dump, kind.parse_npy(saved(array), 4))] == [*map(kind.dump, listed)]
 
 
 records = st.fixed_dictionaries(
