@@ -33,7 +33,7 @@ from tests.running import RunningService, learn
 
 GOAL = 1.3
 ROLES = ("worker", "learner")
-PREDICTIONS, ITEMS = 200, 64  # a second
+PREDICTIONS, ITEMS = 200, 256  # a second: after a third of an hour the shelf of ready items is full
 NOISE = 2  # standard deviations
 
 
