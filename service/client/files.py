@@ -107,8 +107,8 @@ def _json_line(place: str, index: int, value: Any, form: Form) -> Line:
     if not form.labelled:
         if isinstance(value, dict):
             value.pop(form.label, None)
-        is_item = isinstance(value, dict) and "instance" in value
-        return form.line(place, index, value["instance"] if is_item else value, {})
+            value = value.get("instance", value)
+        return form.line(place, index, value, {})
     known = {"instance", "prediction_id", "label", "weight", "key"}
     if not isinstance(value, dict) or "label" not in value or not value.keys() <= known:
         raise StreamError(f'{place}: it is no item like {{"instance": ..., "label": ...}}; or name the field with --label')
