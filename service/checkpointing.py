@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from torch import Tensor
@@ -138,9 +139,9 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item:
     """Make an entry of the log ready to learn from; its instance is left out where it is `encoded`. Raises InstanceError."""
-    answer = None if entry.answer is None else json.loads(entry.answer)
+    answer = None if entry.answer is None else from_json(entry.answer)
     prepared = None if entry.seq in encoded else kind.prepare(kind.load(entry.instance))
-    return Item(prepared, json.loads(entry.label), entry.weight, answer, entry.replaces)
+    return Item(prepared, from_json(entry.label), entry.weight, answer, entry.replaces)
 
 
 def items_of(kind: InputKind, entries: Mapping[int, Entry], *, encoded: Container[int] = ()) -> dict[int, Item]:

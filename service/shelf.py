@@ -19,6 +19,9 @@ MOST_BYTES = 256 * 1024 * 1024
 LEAST_BYTES = 1024  # that an item takes, whatever it holds
 PARSED = 8  # times the bytes that an instance has in the log: about what an object made of it takes
 
+NOTHING = None, 0
+"""What is held of an item that is not there, and its bytes."""
+
 Fetch = Callable[[Sequence[int]], Mapping[int, Entry]]
 
 
@@ -42,10 +45,11 @@ class Shelf:
 
     def fetch(self, model: OnlineModel, seqs: Collection[int], *, encoded: Container[int] = ()) -> dict[int, Item]:
         """Return the items with these sequence numbers; those that are `encoded` may come without their instances."""
-        held = {seq: self._taken(seq) for seq in seqs if self._has(seq, seq in encoded)}
+        held = {seq: item for seq in seqs if (item := self._taken(seq, encoded)) is not None}
         missing = [seq for seq in seqs if seq not in held]
-        if missing:
-            held |= self.new(model, self._entries(missing).values(), encoded=encoded)
+        if not missing:
+            return held
+        held |= self.new(model, self._entries(missing).values(), encoded=encoded)
         return {seq: held[seq] for seq in seqs if seq in held}
 
     def strip(self, seqs: Iterable[int]) -> None:
@@ -57,21 +61,20 @@ class Shelf:
     def forget(self, seqs: Iterable[int]) -> None:
         """Let go of these items."""
         for seq in seqs:
-            _, size = self._items.pop(seq, (None, 0))
-            self._bytes -= size
+            self._bytes -= self._items.pop(seq, NOTHING)[1]
 
-    def _has(self, seq: int, encoded: bool) -> bool:
-        return seq in self._items and (encoded or self._items[seq][0].prepared is not None)
-
-    def _taken(self, seq: int) -> Item:
+    def _taken(self, seq: int, encoded: Container[int]) -> Item | None:
+        """Return an item, if it is here as it is needed."""
+        item, _ = self._items.get(seq, NOTHING)
+        if item is None or (item.prepared is None and seq not in encoded):
+            return None
         self._items.move_to_end(seq)
-        return self._items[seq][0]
+        return item
 
     def _keep(self, seq: int, item: Item, logged: int) -> None:
-        self.forget([seq])
         size = _bytes_of(item, logged)
+        self._bytes += size - self._items.pop(seq, NOTHING)[1]
         self._items[seq] = item, size
-        self._bytes += size
         while self._bytes > self._most:
             _, (_, gone) = self._items.popitem(last=False)
             self._bytes -= gone
@@ -79,19 +82,20 @@ class Shelf:
 
 def _bytes_of(item: Item, logged: int) -> int:
     """Return about how much memory an item takes; `logged`: bytes of its instance in the log."""
-    return LEAST_BYTES + _held_by([item.prepared, item.label, item.answer], PARSED * logged)
+    unknown = PARSED * logged
+    return LEAST_BYTES + _held_by(item.prepared, unknown) + _held_by(item.label, unknown) + _held_by(item.answer, unknown)
 
 
 def _held_by(value: Any, unknown: int) -> int:
     """Return about how much memory a value takes; `unknown`: an object that does not say."""
     match value:
-        case Tensor() | np.ndarray():
+        case np.ndarray() | Tensor():
             return value.nbytes
+        case None | str() | bytes() | int() | float():
+            return getsizeof(value)
         case tuple() | list():
             return getsizeof(value) + sum(_held_by(each, unknown) for each in value)
         case dict():
             return getsizeof(value) + _held_by([*value, *value.values()], unknown)
-        case None | str() | bytes() | int() | float():
-            return getsizeof(value)
         case _:
             return unknown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice, repeat, zip_longest
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Holdout:
     def sample(self, count: int) -> dict[int, str | None]:
         """Return the freshest items with their sources, of each source about as many."""
         freshest = reversed(self._seqs.items())
-        by_age = zip_longest(*([(seq, source) for seq in reversed(own)] for source, own in freshest))
+        by_age = zip_longest(*(zip(reversed(own), repeat(source), strict=False) for source, own in freshest))
         return dict(islice((each for each in chain.from_iterable(by_age) if each is not None), count))
 
     def losses(self, model: OnlineModel, items: Mapping[int, Item]) -> Tensor:

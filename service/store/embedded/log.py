@@ -57,12 +57,12 @@ CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), value 
 INSERT OR IGNORE INTO secret VALUES (1, randomblob(32));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-COLUMNS = ", ".join(Entry._fields)
 WRITTEN = (
     *("kind", "instance", "label", "weight", "key", "source", "digest", "prediction_id", "predicted_by", "answer", "replaces"),
     "received_at",
 )
 SEALED = sealed(WRITTEN)
+READ = f"SELECT {', '.join(Entry._fields)}, digest, crc FROM feedback"
 SEAL = f"crc32({', '.join(WRITTEN)})"
 INSERT = f"INSERT INTO feedback ({', '.join(WRITTEN)}, crc) VALUES ({', '.join('?' * (len(WRITTEN) + 1))})"
 
@@ -127,7 +127,7 @@ class EmbeddedFeedbackLog:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return at most `limit` entries after a sequence number, and not many more bytes than READ_BYTES."""
-        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
+        query = f"{READ} WHERE seq > ? ORDER BY seq LIMIT ?"
         entries: list[Entry] = []
         size = 0
         with self._database.read() as connection:
@@ -140,7 +140,7 @@ class EmbeddedFeedbackLog:
 
     def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
         """Return the entries with these sequence numbers."""
-        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE seq = ?"
+        query = f"{READ} WHERE seq = ?"
         with self._database.read() as connection:
             rows = (connection.execute(query, (seq,)).fetchone() for seq in set(seqs))
             return {row[0]: self._entry(row) for row in rows if row is not None}
@@ -159,8 +159,7 @@ class EmbeddedFeedbackLog:
 
     def acts(self, kind: ActKind) -> list[Entry]:
         """Return all acts of a kind."""
-        acts = "kind IN ('rollback', 'forget', 'release')"
-        query = f"SELECT {COLUMNS}, {SEALED} FROM feedback WHERE {acts} AND kind = ? ORDER BY seq"
+        query = f"{READ} WHERE kind IN ('rollback', 'forget', 'release') AND kind = ? ORDER BY seq"
         with self._database.read() as connection:
             return [self._entry(row) for row in connection.execute(query, (kind,))]
 
@@ -234,9 +233,11 @@ class EmbeddedFeedbackLog:
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         """Return the entry of a row. Raises DataDirectoryError where it is not what was written."""
-        if not row[-1]:
+        *columns, digest, crc = row
+        # Here and not in SQL: SQLite would have to call back, and take turns with the other threads, for each row.
+        if crc is not None and crc != row_sum(*columns[1:7], digest, *columns[7:]):
             raise self._database.damaged(f"seq {row[0]} is not what was written")
-        return Entry._make(row[:-1])
+        return Entry._make(columns)
 
     def _write_loop(self) -> None:
         while appends := self._take():
