@@ -4,9 +4,9 @@
 
 64 new items and 64 rehearsed ones in each optimizer step, and each step a version; and, as a service comes, up to 256 new
 items in a version, which are four steps. The bare loop takes as many through the same layers and the same optimizer, from one
-tensor in memory: it neither reads a log, nor judges, nor averages, nor picks what is rehearsed, nor writes anything. Of a frozen
-backbone both know the features. The large network is not in the issue's table: it shows what is left of the distance where it is the
-arithmetic that takes the time.
+tensor in memory: it neither reads a log, nor judges, nor averages, nor picks what is rehearsed, nor writes anything. Of a
+frozen backbone both know the features. The large network is not in the issue's table: it shows what is left of the distance
+where it is the arithmetic that takes the time.
 """
 
 from __future__ import annotations
