@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from service.access.audit import AuditLog, local_source
 from service.access.callers import AccessError
 from service.access.keys import Secret, add_key, read_keys, remove_key, rotate_key
-from service.cli.application import MOST, Config, Data, app, errors, one_line
+from service.cli.application import MOST, Config, Data, app, one_line, say, show_table
 from service.settings import DEFAULT_CONFIG, AccessSettings, SettingsError, load_settings
 from service.store.embedded import DataDirectory
 from service.store.errors import StoreError
@@ -54,12 +52,12 @@ def list_keys(config: Config = None, data: Data = None) -> None:
     """List the names, what they may do, and how long their secrets are valid."""
     with one_line(SettingsError, AccessError):
         folder, access = _place(config, data)
-        table = Table("name", "scopes", "secret (start of its hash)", "made", "valid")
-        for holder in read_keys(folder / access.keys).keys:
-            for secret in holder.secrets:
-                cells = secret.sha256[:12], f"{secret.created_at:%Y-%m-%d %H:%M}", _validity(secret)
-                table.add_row(holder.name, " ".join(holder.scopes), *cells)
-    Console().print(table)
+        rows = [
+            (holder.name, " ".join(holder.scopes), each.sha256[:12], f"{each.created_at:%Y-%m-%d %H:%M}", _validity(each))
+            for holder in read_keys(folder / access.keys).keys
+            for each in holder.secrets
+        ]
+    show_table(["name", "scopes", "secret (start of its hash)", "made", "valid"], rows)
 
 
 @keys.command("rotate")
@@ -91,12 +89,14 @@ def audit(
     with one_line(SettingsError, StoreError):
         directory = DataDirectory(_place(config, data)[0]).open()
         records = list(AuditLog(directory.audit).read())
-    names = ("at", "source", "act", "event", "status", "request", "more")
-    table = Table(*(Column(name, overflow="fold") for name in names))
-    for record in islice(reversed(records), limit):
-        told = {name: record.pop(name, None) for name in ("at", "source", "act", "event", "status", "request_id")}
-        table.add_row(*("-" if value is None else str(value) for value in told.values()), json.dumps(record))
-    Console().print(table)
+    columns = ("at", "source", "act", "event", "status", "request", "more")
+    show_table(columns, map(_cells, islice(reversed(records), limit)))
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    """Return the cells of an act on record, the last of them whatever has no column of its own."""
+    told = [record.pop(name, None) for name in ("at", "source", "act", "event", "status", "request_id")]
+    return [*("-" if value is None else str(value) for value in told), json.dumps(record)]
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _changing(config: Path | None, data: Path | None, act: str, **facts: Any) ->
         AuditLog(directory.audit).append({"source": local_source(), "act": act, "event": "asked", **facts})
         yield folder / access.keys
         if access.mode != "keys":
-            errors.print('everlearn: keys count once access.mode = "keys"')
+            say('keys count once access.mode = "keys"')
 
 
 def _place(config: Path | None, data: Path | None) -> tuple[Path, AccessSettings]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from service.processes import EXIT_CONFIG
 from service.settings import CONFIG_VARIABLE, load_settings
@@ -20,7 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 MOST = 2**63 - 1  # of a sequence number, a version, or anything that is counted
 
@@ -38,7 +36,18 @@ def data_directory(config: Path | None, data: Path | None) -> Path:
 
 def say(line: str) -> None:
     """Say something to whoever runs a command."""
-    errors.print(f"everlearn: {line}", markup=False)
+    typer.echo(f"everlearn: {line}", err=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Show rows under the names of their columns; where the terminal is narrow, cells are folded."""
+    from rich.console import Console  # not for `serve`, which must not wait for it
+    from rich.table import Column, Table
+
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False).print(table)
 
 
 @contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from service.cli.application import MOST, Config, Data, app, data_directory, errors, one_line
+from service.cli.application import MOST, Config, Data, app, data_directory, one_line, say, show_table
 from service.settings import SettingsError
 from service.store.errors import StoreError
 from service.store.protocols import Version
@@ -31,31 +30,29 @@ def versions(
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=MOST)] = 20,
 ) -> None:
     """List the versions in a data directory, newest first."""
-    from datetime import UTC, datetime
-
     from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
 
     with one_line(SettingsError, StoreError):
         directory = DataDirectory(data_directory(config, data)).open()
         checkpoints = EmbeddedCheckpointStore(directory, keep=2)
-        names = ("version", "parent", "created", "feedback", "metrics (window)", "drift", "reason", "sha256")
-        table = Table(*(Column(name, overflow="fold") for name in names))
-        for row in checkpoints.page(None, limit):
-            window = {name: value for name, value in row.metrics["window"].items() if name != "items" and value is not None}
-            table.add_row(
-                str(row.version),
-                "-" if row.parent is None else str(row.parent),
-                f"{datetime.fromtimestamp(row.created_at, UTC):%Y-%m-%d %H:%M:%S}",
-                "-" if row.last_seq < row.first_seq else f"{row.first_seq}..{row.last_seq}",
-                " ".join(f"{name} {value:.4g}" for name, value in window.items()) or "-",
-                "here"
-                if row.first_seq <= row.metrics["drift"].get("seq", 0) <= row.last_seq
-                else str(row.metrics["drift"]["events"] or "-"),
-                _why(row),
-                row.sha256[:12],
-            )
+        rows = [_cells(row) for row in checkpoints.page(None, limit)]
         checkpoints.close()
-    Console().print(table)
+    show_table(("version", "parent", "created", "feedback", "metrics (window)", "drift", "reason", "sha256"), rows)
+
+
+def _cells(row: Version) -> list[str]:
+    window = {name: value for name, value in row.metrics["window"].items() if name != "items" and value is not None}
+    drift = row.metrics["drift"]
+    return [
+        str(row.version),
+        "-" if row.parent is None else str(row.parent),
+        f"{datetime.fromtimestamp(row.created_at, UTC):%Y-%m-%d %H:%M:%S}",
+        "-" if row.last_seq < row.first_seq else f"{row.first_seq}..{row.last_seq}",
+        " ".join(f"{name} {value:.4g}" for name, value in window.items()) or "-",
+        "here" if row.first_seq <= drift.get("seq", 0) <= row.last_seq else str(drift["events"] or "-"),
+        _why(row),
+        row.sha256[:12],
+    ]
 
 
 def _why(row: Version) -> str:
@@ -75,7 +72,7 @@ def fork(
 
     with one_line(StoreError):
         items = fork_directory(data, to)
-    errors.print(f"everlearn: copied {items} feedback items; `everlearn serve --config F --data {to}` learns them")
+    say(f"copied {items} feedback items; `everlearn serve --config F --data {to}` learns them")
 
 
 @app.command()
@@ -117,7 +114,7 @@ def export(
 
     with one_line(SettingsError, StoreError, ModelError, OSError):
         file = export_version(data_directory(config, data), version, output, format.value)
-    errors.print(f"everlearn: wrote {file} and {file.with_suffix('.json').name}")
+    say(f"wrote {file} and {file.with_suffix('.json').name}")
 
 
 @app.command()
@@ -133,14 +130,10 @@ def backup(
     with one_line(SettingsError, StoreError):
         made = back_up(data_directory(config, data), to, base=base)
     held = "no version" if made.version is None else f"version {made.version}"
-    errors.print(
-        f"everlearn: {to} holds {held} and the log up to seq {made.log_seq}"
-        f" ({made.copied} checkpoint files copied, {made.linked} linked)"
-    )
+    say(f"{to} holds {held} and the log up to seq {made.log_seq} ({made.copied} checkpoint files copied, {made.linked} linked)")
     for version in made.damaged:
-        errors.print(
-            f"everlearn: the checkpoint of version {version} is damaged and was left out; `everlearn replay --to {version}`"
-            " makes it again"
+        say(
+            f"the checkpoint of version {version} is damaged and was left out; `everlearn replay --to {version}` makes it again"
         )
 
 
@@ -159,9 +152,9 @@ def restore(
     with one_line(StoreError):
         made = restore_directory(backup, data, next_seq=next_seq)
     held = "no version" if made.version is None else f"version {made.version}"
-    errors.print(f"everlearn: {data} holds {held} and the log up to seq {made.log_seq}; {made.copied} files checked")
+    say(f"{data} holds {held} and the log up to seq {made.log_seq}; {made.copied} files checked")
     if next_seq is None:
-        errors.print(
-            f"everlearn: what was acknowledged after the backup is not in it, and numbers from {made.log_seq + 1} on are given"
+        say(
+            f"what was acknowledged after the backup is not in it, and numbers from {made.log_seq + 1} on are given"
             " anew: --next-seq keeps them apart, and clients that sent keys may send again"
         )

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from service.cli.application import Config, Data, app, errors, one_line, say
+from service.cli.application import Config, Data, app, one_line, say
 from service.processes import EXIT_CONFIG
 from service.settings import SettingsError, load_settings
 from service.store.errors import StoreError
@@ -114,12 +113,12 @@ def init(
             typer.echo(f"{name:12} {about}")
         return
     if template is None:
-        errors.print("everlearn: name a template with --template; `everlearn init --list` says what there is")
+        say("name a template with --template; `everlearn init --list` says what there is")
         raise typer.Exit(EXIT_CONFIG)
     text = render(template)
     with one_line(OSError), open(output, "x", encoding="utf-8") as file:
         file.write(text)
-    errors.print(f"everlearn: wrote {output}; `everlearn serve --config {output}` serves it")
+    say(f"wrote {output}; `everlearn serve --config {output}` serves it")
 
 
 @app.command()
@@ -134,6 +133,8 @@ def demo(
 ) -> None:
     """Start a service, stream real data through it over HTTP, and show it learn."""
     from importlib import import_module
+
+    from rich.console import Console
 
     from service.demo.running import DemoFailed, Running
 

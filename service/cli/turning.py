@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.application import MOST, Config, Data, app, data_directory, errors, one_line
+from service.cli.application import MOST, Config, Data, app, data_directory, one_line, say
 from service.settings import SettingsError
 from service.store.errors import StoreError
 
@@ -84,4 +84,4 @@ def _act(config: Path | None, data: Path | None, kind: Any, asked: Any, wait: fl
     from service.acting import act
 
     with one_line(SettingsError, StoreError):
-        errors.print(f"everlearn: {act(data_directory(config, data), kind, asked, wait=wait)}")
+        say(f"{act(data_directory(config, data), kind, asked, wait=wait)}")
