@@ -116,6 +116,7 @@ def as_json(value: Any) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
-    if hasattr(value, "tolist"):  # of numpy or torch, neither of which need be here
-        return value.tolist()
+    plain = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch, neither of which need be here
+    if type(plain) is not type(value):  # a long double of numpy stays one
+        return plain
     raise TypeError(f"{type(value).__name__} is nothing that JSON has")

@@ -36,6 +36,7 @@ def work(handover: Handover) -> None:
     check_log(feedback, checkpoints)
     alive = _signs_of_life(settings.learner.watchdog_seconds / 4)
     with checkpoints.lead(_standing_by(alive) if settings.learner.standby else None):
+        report("starting")  # it may have stood by, and to load a large model takes its time
         records = Records(
             shaping=shaping_of(settings),
             settings=settings.learner,

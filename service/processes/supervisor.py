@@ -137,8 +137,8 @@ class Supervisor:
         child.heard()
         if event == "fatal":
             self._fatal = detail
-        elif event == "ready":
-            child.ready = True
+        elif event in ("starting", "ready"):
+            child.ready = event == "ready"
             if not self._announced and all(child.ready for child in self._children):
                 self._announced = True
                 self._ready()

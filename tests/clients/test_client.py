@@ -128,6 +128,8 @@ def test_arrays_are_lists_and_bytes_are_pictures() -> None:
     assert json.loads(Feedback(label="cat", instance=b"\x00", key="k").as_json())["instance"] == {"b64": "AA=="}
     with pytest.raises(ValueError, match="JSON"):
         Feedback(label="cat", instance=[float("nan")]).as_json()
+    with pytest.raises(TypeError, match="longdouble"):
+        Feedback(label=np.longdouble(1), instance=[0.0]).as_json()
     with pytest.raises(TypeError, match="object"):
         Feedback(label="cat", instance=object()).as_json()
 

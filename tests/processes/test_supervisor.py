@@ -181,6 +181,16 @@ def test_a_replica_serves_what_another_learns_and_learns_when_that_ends(tmp_path
             assert other.get("/model").json()["metrics"]["items"] == 20
 
 
+def test_a_replica_that_takes_over_may_take_longer_to_load_than_a_learner_may_be_silent(tmp_path: Path, digits: Digits) -> None:
+    slow = '[model]\nclass = "tests.processes.slow:Slow"\n[learner]\nwatchdog_seconds = 1\n'
+    with replicas(tmp_path, slow) as (first, second):
+        leads, stands_by = (second, first) if "learner.standing_by" in first.log() else (first, second)
+        leads.kill()
+        with stands_by.client() as client:
+            assert learn(client, digits[:10])["log_seq"] == 10
+        assert "serve.killed" not in stands_by.log()
+
+
 @pytest.mark.parametrize("name", ["feedback.db", "predictions.db", "versions.db"])
 def test_a_damaged_database_is_told_in_one_line(tmp_path: Path, name: str) -> None:
     with RunningService(tmp_path, DIGITS) as service:
