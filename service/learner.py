@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -106,6 +107,8 @@ class Learner:
         pause = FIRST_PAUSE
         longest = self._records.settings.watchdog_seconds / 4  # to wait is no sign of life
         self._state.drift.prepare()  # not earlier: who waits for the start need not wait for it
+        gc.collect()
+        gc.freeze()  # what is there by now stays: to look at it again and again would take a tenth of a second each time
         while not self._stopping:
             self._records.alive()
             try:
