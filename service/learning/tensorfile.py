@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 from math import prod
-from mmap import mmap
 
 import torch
 from torch import Tensor
+
+from service.memory import Memory
 
 # What the format calls them, in the order in which it puts their tensors: so each is aligned.
 DTYPES = {
@@ -66,7 +67,7 @@ def _header(places: tuple[Place, ...]) -> bytes:
     return len(text).to_bytes(LENGTH, "little") + text
 
 
-def unpack(file: bytearray | mmap) -> dict[str, Tensor]:
+def unpack(file: Memory) -> dict[str, Tensor]:
     """Return the tensors of a file. They lie in its memory: nothing is copied. Raises ValueError where it is none."""
     begin = LENGTH + int.from_bytes(file[:LENGTH], "little")
     described = json.loads(bytes(file[LENGTH:begin]))
@@ -77,7 +78,7 @@ def unpack(file: bytearray | mmap) -> dict[str, Tensor]:
         raise ValueError(f"a tensor that is not described as one: {exc}") from exc
 
 
-def _tensor(file: bytearray | mmap, begin: int, *, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+def _tensor(file: Memory, begin: int, *, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     count = prod(shape)
     if not count:  # which torch does not take from a buffer
         return torch.empty(shape, dtype=NAMED[dtype])

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from mmap import mmap
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
+
+from service.memory import Memory
 
 Part = Literal["frozen", "model", "learner"]
 """The files of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
@@ -282,10 +283,10 @@ class CheckpointStore(Protocol):
     def gate(self) -> bytes | None:
         """Return what the gate knew at the last commit, None before the first that said it."""
 
-    def read(self, sha256: str) -> bytearray:
+    def read(self, sha256: str) -> Memory:
         """Return what a part holds, checked, in memory of the caller's own. Raises CorruptCheckpoint."""
 
-    def mapped(self, sha256: str) -> bytearray | mmap:
+    def mapped(self, sha256: str) -> Memory:
         """Return what a part holds, checked, in memory that processes share where it is large; written to, it is one's own.
 
         Raises CorruptCheckpoint.

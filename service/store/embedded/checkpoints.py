@@ -10,9 +10,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from mmap import mmap
 from typing import Any
 
+from service.memory import Memory
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.database import Database, failing_as_unavailable, sealed
 from service.store.embedded.directory import DataDirectory
@@ -180,11 +180,11 @@ class EmbeddedCheckpointStore:
             row = connection.execute("SELECT known FROM gate").fetchone()
         return None if row is None else bytes(row[0])
 
-    def read(self, sha256: str) -> bytearray:
+    def read(self, sha256: str) -> Memory:
         """Return what a part holds, checked."""
         return self._parts.read(sha256)
 
-    def mapped(self, sha256: str) -> bytearray | mmap:
+    def mapped(self, sha256: str) -> Memory:
         """Return what a part holds, checked, without memory of one's own where it is large."""
         return self._parts.mapped(sha256)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 
-from service.store.embedded.copying import sha256_of
+from service.memory import Memory, memory
+from service.store.embedded.copying import CHUNK, sha256_of
 from service.store.embedded.database import Database, failing_as_unavailable
 from service.store.embedded.directory import DataDirectory, put_in_place, sync_directory
 from service.store.errors import CorruptCheckpoint
@@ -56,23 +57,24 @@ class Parts:
             ((sha256, content) for sha256, content in contents.items() if self._is_small(content)),
         )
 
-    def read(self, sha256: str) -> bytearray:
+    def read(self, sha256: str) -> Memory:
         """Return what a part holds, checked. Raises CorruptCheckpoint."""
         inserted = self._inserted(sha256)
-        content = self._file(sha256) if inserted is None else bytearray(inserted)
-        _check(sha256, hashlib.sha256(content).hexdigest())
-        return content
+        if inserted is None:
+            return _read(self._directory.checkpoint(sha256), sha256)
+        _check(sha256, hashlib.sha256(inserted))
+        return bytearray(inserted)
 
-    def mapped(self, sha256: str) -> bytearray | mmap.mmap:
+    def mapped(self, sha256: str) -> Memory:
         """Return what a part holds, checked; a file's bytes in memory that processes share. Raises CorruptCheckpoint."""
         if self._inserted(sha256) is not None:
             return self.read(sha256)
         with _failing_as_corrupt(sha256):
             path = self._directory.checkpoint(sha256)
             # Read before it is mapped: of what can't be read a mapping tells by a signal.
-            _check(sha256, sha256_of(path))
             with open(path, "rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch wants memory that could be written to
+                _check(sha256, hashlib.file_digest(file, "sha256"))
+                return mmap(file.fileno(), 0, access=ACCESS_COPY)  # torch wants memory that could be written to
 
     def unlink(self, sha256s: Iterable[str]) -> None:
         """Remove the files of parts. What stays is removed as an orphan."""
@@ -99,12 +101,6 @@ class Parts:
         with self._database.read() as connection:
             return inserted_part(connection, sha256)
 
-    def _file(self, sha256: str) -> bytearray:
-        with _failing_as_corrupt(sha256), open(self._directory.checkpoint(sha256), "rb") as file:
-            content = bytearray(os.fstat(file.fileno()).st_size)
-            file.readinto(content)
-            return content
-
     def _is_small(self, content: bytes) -> bool:
         return len(content) <= self._small
 
@@ -126,9 +122,22 @@ def delete_parts(connection: sqlite3.Connection, sha256s: Iterable[str]) -> None
     connection.executemany("DELETE FROM parts WHERE sha256 = ?", ((sha256,) for sha256 in sha256s))
 
 
-def _check(sha256: str, found: str) -> None:
-    if found != sha256:
-        raise CorruptCheckpoint(f"the checkpoint part {sha256} holds content with SHA-256 {found}")
+def _read(path: Path, sha256: str) -> Memory:
+    """Read a file, and sum up what is still in the processor's cache."""
+    digest = hashlib.sha256()
+    with _failing_as_corrupt(sha256), open(path, "rb", buffering=0) as file:
+        content = memory(os.fstat(file.fileno()).st_size)
+        left = memoryview(content)
+        while size := file.readinto(left[:CHUNK]):
+            digest.update(left[:size])
+            left = left[size:]
+    _check(sha256, digest)
+    return content
+
+
+def _check(sha256: str, digest: hashlib._Hash) -> None:
+    if digest.hexdigest() != sha256:
+        raise CorruptCheckpoint(f"the checkpoint part {sha256} holds content with SHA-256 {digest.hexdigest()}")
 
 
 @contextmanager
