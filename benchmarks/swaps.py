@@ -72,7 +72,7 @@ def _publish(service: RunningService, stopping: threading.Event) -> None:
 
 def _weights(store: EmbeddedCheckpointStore, version: Version) -> Iterator[str]:
     """Yield the content hashes of weights that are put into the store; two in turn where they are large."""
-    data = store.path(version.parts["model"]).read_bytes()
+    data = bytes(store.read(version.parts["model"]))
     tensors = load(data)
     name = next(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.ndim == 2)
 

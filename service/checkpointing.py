@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from pydantic_core import from_json
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file
 from torch import Tensor
 
 from models.errors import SpecificationError
 from models.inputs import InputKind
 from models.registry import build_model, resolve, without_weights
 from service.learning.optimizers import resolve_optimizer
+from service.learning.tensorfile import unpack
 from service.learning.update import Declaration, Item, LearningState
 from service.settings import LearningSettings, Settings
 from service.store import (
@@ -108,13 +107,11 @@ def load_state(shaping: Shaping, device: str, checkpoints: CheckpointStore, vers
 
 def load_part(checkpoints: CheckpointStore, version: Version, part: Part) -> dict[str, Tensor]:
     """Return a part's tensors; those that no update changes are memory-mapped. Raises CorruptCheckpoint."""
-    path = checkpoints.path(version.parts[part])
+    sha256 = version.parts[part]
     try:
-        if part == "frozen":  # which is loaded once
-            return load_file(path)
-        return load(path.read_bytes())  # safetensors 0.8.0 loses 640 bytes with each file that it maps
-    except (OSError, RuntimeError, SafetensorError) as exc:  # retired since it was checked
-        raise CorruptCheckpoint(f"the checkpoint file {path.name} can't be loaded: {exc}") from exc
+        return unpack(checkpoints.mapped(sha256) if part == "frozen" else checkpoints.read(sha256))
+    except ValueError as exc:
+        raise CorruptCheckpoint(f"the checkpoint part {sha256} can't be loaded: {exc}") from exc
 
 
 def files_of(state: LearningState) -> dict[Part, bytes]:

@@ -154,21 +154,30 @@ class Commits:
             traced = {commit.version.version: _traced(commit, spans) for commit in group}
             self._features.put({seq: each for commit in group for seq, each in commit.features.items()})
             last = group[-1]
+            made = [(commit, self._whole(commit, stored=commit is last or _is_milestone(commit))) for commit in group]
             self._checkpoints.commit(
-                [row for commit in group for row in (*commit.before, self._whole(commit, passed=commit is not last))],
+                [row for commit, version in made for row in (*commit.before, version)],
                 gate=last.gate,
+                contents={
+                    version.parts[part]: content
+                    for commit, version in made
+                    if version.stored
+                    for part, content in commit.files.items()
+                },
                 forgotten={seq for commit in group for seq in commit.forgotten},
                 traces={version: trace for version, trace in traced.items() if trace is not None},
             )
         for commit in group:
             _report(commit, began=began)
 
-    def _whole(self, commit: Commit, *, passed: bool) -> Version:
-        """Return a version's row with its files: on stable storage, unless it is `passed` by one that is made already."""
-        if passed and commit.version.version % MILESTONE:
-            without = replace(commit.version, by_class=None)
-            return with_parts(without, {"frozen": self._frozen, **hashes_of(commit.files)}, stored=False)
-        return with_parts(commit.version, {"frozen": self._frozen, **self._checkpoints.put(commit.files)})
+    def _whole(self, commit: Commit, *, stored: bool) -> Version:
+        """Return a version's row with the names of its parts; those that are passed by one made already are not `stored`."""
+        version = commit.version if stored else replace(commit.version, by_class=None)
+        return with_parts(version, {"frozen": self._frozen, **hashes_of(commit.files)}, stored=stored)
+
+
+def _is_milestone(commit: Commit) -> bool:
+    return commit.version.version % MILESTONE == 0
 
 
 def _traced(commit: Commit, spans: ExitStack) -> str | None:
@@ -195,5 +204,5 @@ def _report(commit: Commit, *, began: float) -> None:
 
 
 def with_parts(version: Version, parts: Mapping[Part, str], *, stored: bool = True) -> Version:
-    """Return the row with the files of its checkpoint."""
+    """Return the row with the parts of its checkpoint."""
     return replace(version, parts=parts, sha256=fingerprint(parts), stored=stored)

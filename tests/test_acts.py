@@ -25,6 +25,7 @@ from service.settings import GateSettings
 from service.store import ActKind, CorruptCheckpoint, NewEntry, Part, Prediction, StoreUnavailable, Version
 from service.store.embedded import EmbeddedPredictionJournal
 from service.verify import consumed
+from tests.damaging import flip, remove
 from tests.workshop import MODEL, PICTURES, Workshop
 
 Batch = Sequence[tuple[bytes, str]]
@@ -193,12 +194,11 @@ def test_a_damaged_newest_checkpoint_is_made_again_from_the_log(tmp_path: Path, 
     with closing(Workshop(tmp_path)) as workshop:
         learn(workshop, batches([3, 3, 3]))
         newest = latest(workshop)
-        path = workshop.checkpoints.path(newest.parts[part])
-        good = path.read_bytes()
-        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        good = workshop.checkpoints.read(newest.parts[part])
+        flip(workshop.directory, newest.parts[part])
         learn(workshop, batches([3], seed=1))
         assert latest(workshop).version == 4
-        assert path.read_bytes() == good
+        assert workshop.checkpoints.read(newest.parts[part]) == good
         assert all(each.identical for each in replay(workshop.records))
 
 
@@ -207,7 +207,7 @@ def test_what_can_not_be_made_again_is_told_with_a_way_out(tmp_path: Path) -> No
         learn(workshop, batches([3, 3, 3]))
         for row in workshop.checkpoints.following(0, 9):
             if row.stored:
-                workshop.checkpoints.path(row.parts["model"]).unlink()
+                remove(workshop.directory, row.parts["model"])
         with workshop.log._database.write() as connection:
             connection.execute("DELETE FROM feedback WHERE seq = 2")
         with pytest.raises(CorruptCheckpoint, match=r"can't be read: .*can't be made again: .*seq 2.*Restore a backup"):

@@ -12,6 +12,7 @@ from service.demo.pictures import LOOKS, draw
 from service.replay import recompute
 from service.store import NewEntry, StoreError
 from service.verify import rebuild_version, verify_versions
+from tests.damaging import flip
 from tests.test_acts import act, learn
 from tests.test_learner import send_pictures
 from tests.workshop import PICTURES, Workshop
@@ -27,12 +28,6 @@ def learned(folder: Path, items: int = 30, keep: int = 100) -> Workshop:
 def relabel(workshop: Workshop, seq: int) -> None:
     with workshop.log._database.write() as connection:
         connection.execute("UPDATE feedback SET label = '\"b\"', crc = NULL WHERE seq = ?", (seq,))
-
-
-def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 def test_the_first_difference_is_named_with_its_files_tensors_and_feedback(
@@ -101,14 +96,14 @@ def test_files_that_were_made_anew_take_the_place_of_damaged_ones(tmp_path: Path
         version = workshop.checkpoints.get(5)
         assert version is not None
         for part in ("model", "learner"):
-            damage(workshop.directory.checkpoint(version.parts[part]))
+            flip(workshop.directory, version.parts[part])
         assert rebuild_version(workshop.directory.root, 5, tmp_path / "out")
         said = capsys.readouterr().err
         assert f"version 5, made anew, is bit-identical to what was committed: {version.sha256}" in said
         assert {path.stem for path in (tmp_path / "out").iterdir()} == set(version.parts.values())
         for path in (tmp_path / "out").iterdir():
             path.rename(workshop.directory.checkpoints / path.name)
-        assert all(workshop.checkpoints.path(sha256) for sha256 in version.parts.values())
+        assert all(workshop.checkpoints.read(sha256) for sha256 in version.parts.values())
 
 
 def test_a_version_that_comes_out_otherwise_is_told_and_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +112,7 @@ def test_a_version_that_comes_out_otherwise_is_told_and_written_too(tmp_path: Pa
         assert not rebuild_version(workshop.directory.root, 2, tmp_path / "out")
         assert "version 2 differs from its replay in the model file (" in capsys.readouterr().err
         assert len(list((tmp_path / "out").iterdir())) == 3
-        damage(workshop.directory.checkpoint(workshop.checkpoints.get(2).parts["model"]))  # type: ignore[union-attr]
+        flip(workshop.directory, workshop.checkpoints.get(2).parts["model"])  # type: ignore[union-attr]
         assert not rebuild_version(workshop.directory.root, 2, None)
         assert "in the model file, which is damaged, and the learner file (" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from service import metrics, traces
 from service.checkpointing import load_part
 from service.serving.engine import Engine
-from service.serving.layout import laid_out
+from service.serving.layout import gathered, laid_out
 from service.store import CheckpointStore, CorruptCheckpoint, Part, StoreError, Version
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,10 @@ class Follower:
 
     def _load(self, version: Version, part: Part) -> Mapping[str, Tensor]:
         tensors = load_part(self._checkpoints, version, part)
+        # What is mapped takes no memory of this process, as long as it can stay where it is.
+        placed = gathered(tensors) if part == "model" else {name: laid_out(tensor) for name, tensor in tensors.items()}
         with torch.cuda.stream(self._stream):
-            taken = {name: laid_out(tensor).to(self._engine.device) for name, tensor in tensors.items()}
+            taken = {name: tensor.to(self._engine.device) for name, tensor in placed.items()}
         if self._stream is not None:
             self._stream.synchronize()
         return taken

@@ -21,7 +21,7 @@ class LearnerRunning(StoreError):
 
 
 class CorruptCheckpoint(StoreError):
-    """A checkpoint file is missing or does not have the content that was committed."""
+    """A part of a checkpoint is missing or does not have the content that was committed."""
 
 
 class LogBusy(StoreError):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
+
+from service.memory import Memory
 
 Part = Literal["frozen", "model", "learner"]
 """The files of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
@@ -25,6 +26,7 @@ Timed = Callable[[str, str, float], object]
 
 ACTS: tuple[ActKind, ...] = ("rollback", "forget", "release")
 
+NO_CONTENTS: Mapping[str, bytes] = MappingProxyType({})
 NO_TRACES: Mapping[int, str] = MappingProxyType({})
 
 Span = tuple[int, int]
@@ -218,11 +220,11 @@ class Version:
     environment: dict[str, Any]
     reason: str
     parts: Mapping[Part, str]
-    """SHA-256 of each file of the checkpoint."""
+    """SHA-256 of each part of the checkpoint."""
     sha256: str
     """Over the parts: two versions with the same one are the same to the bit."""
     stored: bool = True
-    """Whether the checkpoint's files are still there."""
+    """Whether the checkpoint's parts are still there."""
     superseded: int | None = None
     """The version that took the served line elsewhere; None for one that is on it."""
 
@@ -254,21 +256,22 @@ class CheckpointStore(Protocol):
         """Return the recorded settings that shape learning, None before `initialise`."""
 
     def put(self, files: Mapping[Part, bytes]) -> dict[Part, str]:
-        """Bring the files of a checkpoint to stable storage and return the SHA-256 of each."""
+        """Bring the parts of a checkpoint to stable storage by themselves and return the SHA-256 of each."""
 
     def commit(
         self,
         versions: Sequence[Version],
         *,
         gate: bytes,
+        contents: Mapping[str, bytes] = NO_CONTENTS,
         forgotten: Collection[int] = (),
         traces: Mapping[int, str] = NO_TRACES,
     ) -> None:
         """Make versions and what the gate knows visible as one, and wake the followers: the last of them is served.
 
-        The last has a checkpoint, most of the others have none. `forgotten` names what they unlearn: the checkpoints of
-        versions that had taken any of it go, unless the served line still leads over them. `traces` are the traceparents of
-        their making.
+        The last has a checkpoint, most of the others have none. `contents` are the parts of these checkpoints by their SHA-256,
+        but for those that are in the store already. `forgotten` names what they unlearn: the checkpoints of versions that had
+        taken any of it go, unless the served line still leads over them. `traces` are the traceparents of their making.
         """
 
     def erase(self, seqs: Collection[int]) -> None:
@@ -280,8 +283,14 @@ class CheckpointStore(Protocol):
     def gate(self) -> bytes | None:
         """Return what the gate knew at the last commit, None before the first that said it."""
 
-    def path(self, sha256: str) -> Path:
-        """Return a local file with this content, checked. Raises CorruptCheckpoint."""
+    def read(self, sha256: str) -> Memory:
+        """Return what a part holds, checked, in memory of the caller's own. Raises CorruptCheckpoint."""
+
+    def mapped(self, sha256: str) -> Memory:
+        """Return what a part holds, checked, in memory that processes share where it is large; written to, it is one's own.
+
+        Raises CorruptCheckpoint.
+        """
 
     def latest(self) -> Version | None:
         """Return the newest version, None before the first."""

@@ -10,6 +10,7 @@ import pytest
 
 from service.store import CheckpointStore, FeedbackLog, PredictionJournal
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog, EmbeddedPredictionJournal
+from service.store.embedded.parts import SMALL
 
 Opener = Callable[[], FeedbackLog]
 
@@ -44,13 +45,14 @@ def open_journal(directory: DataDirectory) -> Iterator[Callable[..., PredictionJ
         yield open_one
 
 
-@pytest.fixture
-def open_checkpoints(directory: DataDirectory) -> Iterator[Callable[..., CheckpointStore]]:
+@pytest.fixture(params=["parts in the database", "parts in files"])
+def open_checkpoints(request: pytest.FixtureRequest, directory: DataDirectory) -> Iterator[Callable[..., CheckpointStore]]:
     """Return what opens the checkpoint store."""
+    small = SMALL if request.param == "parts in the database" else 0
     with ExitStack() as stack:
 
         def open_one(keep: int = 3) -> CheckpointStore:
-            return stack.enter_context(closing(EmbeddedCheckpointStore(directory, keep=keep)))
+            return stack.enter_context(closing(EmbeddedCheckpointStore(directory, keep=keep, small=small)))
 
         yield open_one
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -7,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.store import CheckpointStore, CorruptCheckpoint, LearnerRunning, Part, Version
-from service.store.embedded import EmbeddedCheckpointStore
+from service.store import CheckpointStore, CorruptCheckpoint, DataDirectoryError, LearnerRunning, Part, Version
+from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
+from tests.damaging import flip, remove
 
 Opener = Callable[..., CheckpointStore]
 SHAPING = {"model": {"x": 1}, "learning": {}}
@@ -60,7 +62,7 @@ def test_a_version_is_read_back_as_it_was_committed(open_checkpoints: Opener) ->
     assert other.latest() == other.get(2) == rows[2]
     assert other.get(0) == rows[0]
     assert other.shaping() == SHAPING
-    assert other.path(rows[2].parts["model"]).read_bytes() == b"model 2"
+    assert other.read(rows[2].parts["model"]) == b"model 2"
 
 
 def test_pages_go_down_and_following_goes_up(checkpoints: CheckpointStore) -> None:
@@ -123,7 +125,7 @@ def test_forgetting_lets_go_of_every_checkpoint_that_has_seen_the_entry(open_che
     store.commit([clean, version(6, parts_of(store, 6))], gate=GATE, forgotten=[2, 4])
     assert [row.version for row in store.following(-1, 99) if row.stored] == [0, 1, 6]
     with pytest.raises(CorruptCheckpoint):
-        store.path(rows[2].parts["model"])
+        store.read(rows[2].parts["model"])
 
 
 def test_what_a_row_says_of_an_entry_can_be_erased(open_checkpoints: Opener) -> None:
@@ -159,11 +161,11 @@ def test_the_newest_checkpoints_are_kept_and_fewer_the_older_they_get(open_check
     for row in rows:
         for part in ("model", "learner"):
             if row.version in stored:
-                assert store.path(row.parts[part]).exists()
+                assert store.read(row.parts[part]) == b"%s %d" % (part.encode(), row.version)
             else:
                 with pytest.raises(CorruptCheckpoint):
-                    store.path(row.parts[part])
-    assert store.path(rows[20].parts["frozen"]).read_bytes() == b"never changes"
+                    store.read(row.parts[part])
+    assert store.mapped(rows[20].parts["frozen"])[:] == b"never changes"
 
 
 def test_keeping_fewer_than_before_lets_go_of_the_rest(open_checkpoints: Opener) -> None:
@@ -173,7 +175,7 @@ def test_keeping_fewer_than_before_lets_go_of_the_rest(open_checkpoints: Opener)
     assert [row.version for row in store.page(None, 99) if row.stored] == [20, 19, 18, 16, 8, 0]
 
 
-def test_a_file_that_a_kept_version_shares_with_a_released_one_stays(open_checkpoints: Opener) -> None:
+def test_a_part_that_a_kept_version_shares_with_a_released_one_stays(open_checkpoints: Opener) -> None:
     store = open_checkpoints(keep=2)
     fill(store, 0)
     shared = parts_of(store, 1)
@@ -181,23 +183,61 @@ def test_a_file_that_a_kept_version_shares_with_a_released_one_stays(open_checkp
         store.commit([version(number, shared, number, number)], gate=GATE)
     store.commit([version(4, parts_of(store, 4), 4, 4)], gate=GATE)
     assert [row.version for row in store.page(None, 99) if row.stored] == [4, 3, 2, 0]
-    assert store.path(shared["model"]).read_bytes() == b"model 1"
+    assert store.read(shared["model"]) == b"model 1"
     for number in (5, 6, 7, 8, 9):
         store.commit([version(number, parts_of(store, number), number, number)], gate=GATE)
     assert 2 not in [row.version for row in store.page(None, 99) if row.stored]
     with pytest.raises(CorruptCheckpoint):
-        store.path(shared["model"])
+        store.read(shared["model"])
 
 
-def test_a_changed_byte_is_found_and_a_missing_file_too(checkpoints: CheckpointStore) -> None:
+@pytest.mark.parametrize("read", ["read", "mapped"])
+def test_a_changed_bit_is_found_and_a_missing_part_too(directory: DataDirectory, open_checkpoints: Opener, read: str) -> None:
+    checkpoints = open_checkpoints()
     sha256 = checkpoints.put({"model": b"weights"})["model"]
-    path = checkpoints.path(sha256)
-    path.write_bytes(b"weighty")
-    with pytest.raises(CorruptCheckpoint, match="holds content with SHA-256"):
-        checkpoints.path(sha256)
-    path.unlink()
-    with pytest.raises(CorruptCheckpoint, match="can't be read"):
-        checkpoints.path(sha256)
+    flip(directory, sha256)
+    with pytest.raises(CorruptCheckpoint, match=f"{sha256} holds content with SHA-256"):
+        getattr(checkpoints, read)(sha256)
+    remove(directory, sha256)
+    with pytest.raises(CorruptCheckpoint, match=f"{sha256} can't be read: No such file"):
+        getattr(checkpoints, read)(sha256)
+
+
+def test_a_damaged_part_is_mended_when_it_is_put_again(directory: DataDirectory, open_checkpoints: Opener) -> None:
+    checkpoints = open_checkpoints()
+    sha256 = checkpoints.put({"model": b"weights"})["model"]
+    flip(directory, sha256)
+    assert checkpoints.put({"model": b"weights"})["model"] == sha256
+    assert checkpoints.read(sha256) == b"weights"
+
+
+def test_a_damaged_part_is_mended_by_a_file_of_its_name(directory: DataDirectory, open_checkpoints: Opener) -> None:
+    checkpoints = open_checkpoints()
+    rows = fill(checkpoints, 1)
+    sha256 = rows[1].parts["model"]
+    flip(directory, sha256)
+    directory.checkpoint(sha256).write_bytes(b"model 1")
+    assert checkpoints.read(sha256) == checkpoints.mapped(sha256)[:] == b"model 1"
+    with checkpoints.lead():
+        assert checkpoints.read(sha256) == b"model 1"
+
+
+def test_what_is_written_to_a_part_that_was_read_stays_there(checkpoints: CheckpointStore) -> None:
+    sha256 = checkpoints.put({"frozen": b"weights"})["frozen"]
+    for read in (checkpoints.read, checkpoints.mapped):
+        read(sha256)[0] = 0
+        assert read(sha256)[:] == b"weights"
+
+
+def test_small_and_large_parts_are_committed_with_their_version(directory: DataDirectory, open_checkpoints: Opener) -> None:
+    checkpoints = open_checkpoints()
+    contents = {hashlib.sha256(content).hexdigest(): content for content in (b"small", b"large" * 10**5)}
+    small, large = contents
+    fill(checkpoints, 0)
+    row = version(1, {"frozen": small, "model": small, "learner": large}, 1, 1)
+    checkpoints.commit([row], gate=GATE, contents=contents)
+    assert {sha256: bytes(checkpoints.read(sha256)) for sha256 in contents} == contents
+    assert directory.checkpoint(large).exists()
 
 
 def test_a_second_learner_is_refused_until_the_first_has_ended(open_checkpoints: Opener) -> None:
@@ -224,13 +264,23 @@ def test_a_learner_that_stands_by_leads_once_the_first_has_ended(open_checkpoint
     assert turns == [True, True, True]
 
 
-def test_files_that_no_version_names_are_removed_when_a_learner_starts(open_checkpoints: Opener) -> None:
+def test_parts_that_no_version_names_are_removed_when_a_learner_starts(open_checkpoints: Opener) -> None:
     store = open_checkpoints()
     rows = fill(store, 1)
-    orphan = store.path(store.put({"model": b"crashed before its row"})["model"])
+    orphan = store.put({"model": b"crashed before its row"})["model"]
     with store.lead():
-        assert not orphan.exists()
-        assert store.path(rows[1].parts["model"]).exists()
+        with pytest.raises(CorruptCheckpoint):
+            store.read(orphan)
+        assert store.read(rows[1].parts["model"]) == b"model 1"
+
+
+def test_a_learner_does_not_start_where_the_versions_are_lost(directory: DataDirectory, open_checkpoints: Opener) -> None:
+    store = open_checkpoints()
+    fill(store, 0)
+    store.close()
+    directory.versions.unlink()
+    with pytest.raises(DataDirectoryError, match=r"has no version, and there were some"), open_checkpoints().lead():
+        pass
 
 
 @pytest.mark.parametrize("waking", ["a commit", "a stop"])

@@ -1,4 +1,5 @@
-"""A small model that uses every file of a data directory: its encoder is frozen, so its features are stored."""
+"""A model that uses every place of a data directory: its encoder is frozen, so its features are stored; of each checkpoint one
+part is a file, and one in the database."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class Projection(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.width = 32
+        self.width = 4096
         self.register_buffer("weight", torch.sin(torch.arange(64.0 * self.width)).reshape(64, self.width))
 
     def forward(self, batch: Batch) -> Tensor:

@@ -37,7 +37,7 @@ def check_backup(backup: Path, acknowledged: dict[str, int]) -> int:
         assert newest is not None
         for row in checkpoints.page(None, 10**9):
             if row.stored:
-                assert all(checkpoints.path(sha256) for sha256 in row.parts.values())
+                assert all(checkpoints.read(sha256) for sha256 in row.parts.values())
     assert verify_versions(data)
     shutil.rmtree(data)
     return newest.version

@@ -16,6 +16,7 @@ from service.processes import EXIT_CONFIG
 from service.store import Entry, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
 from service.verify import verify_versions
+from tests import damaging
 from tests.faults.frozen import CONFIG
 from tests.faults.storm import SEED
 from tests.running import RunningService, learn, wait_for
@@ -53,12 +54,12 @@ def entries_of(data: Path) -> list[Entry]:
         feedback.close()
 
 
-def newest_part(data: Path, part: str) -> Path:
+def newest_part(data: Path, part: str) -> str:
     checkpoints = EmbeddedCheckpointStore(DataDirectory(data).open(), keep=2)
     try:
         latest = checkpoints.latest()
         assert latest is not None
-        return data / "checkpoints" / f"{latest.parts[part]}.safetensors"  # type: ignore[index]
+        return latest.parts[part]  # type: ignore[index]
     finally:
         checkpoints.close()
 
@@ -110,7 +111,11 @@ def damage(whole: Path, folder: Path, digits: Digits, name: str, choices: random
     state = "killed" if name in KILLED else "stopped"
     shutil.copytree(whole / state, folder / "data")
     before = entries_of(whole / "stopped")
-    flip(newest_part(folder / "data", name) if name in CHECKPOINTS else folder / "data" / name, choices)
+    if name in CHECKPOINTS:
+        sha256 = newest_part(folder / "data", name)
+        damaging.flip(DataDirectory(folder / "data"), sha256, choices.randrange(10**6))
+    else:
+        flip(folder / "data" / name, choices)
     return outcome_of(folder, digits, before)
 
 
@@ -157,5 +162,8 @@ def test_many_flipped_bits_are_told_or_harmless(whole: Path, tmp_path: Path, dig
 )
 def test_a_file_that_is_gone_is_told_or_harmless(whole: Path, tmp_path: Path, digits: Digits, name: str, expected: str) -> None:
     shutil.copytree(whole / "stopped", tmp_path / "data")
-    (newest_part(tmp_path / "data", name) if name in CHECKPOINTS else tmp_path / "data" / name).unlink()
+    if name in CHECKPOINTS:
+        damaging.remove(DataDirectory(tmp_path / "data"), newest_part(tmp_path / "data", name))
+    else:
+        (tmp_path / "data" / name).unlink()
     assert outcome_of(tmp_path, digits, entries_of(whole / "stopped")) == expected

@@ -25,7 +25,10 @@ from service.store.embedded import (
     restore,
 )
 from service.store.embedded.backup import MANIFEST
+from service.store.embedded.formats import FORMAT
+from service.store.embedded.parts import SMALL
 from tests.contract.test_checkpoint_store import GATE, version
+from tests.damaging import flip, remove
 from tests.running import ROOT
 
 KILLED = """
@@ -52,14 +55,14 @@ print(halves, left())
 """
 
 
-def filled(folder: Path, versions: int = 5, size: int = 1000) -> DataDirectory:
-    """Make a data directory with entries, and versions that took one each."""
+def filled(folder: Path, versions: int = 5, size: int = 1000, small: int = 0) -> DataDirectory:
+    """Make a data directory with entries, and versions that took one each; parts of up to `small` bytes are in the database."""
     directory = DataDirectory(folder).create()
     with (
         closing(EmbeddedFeedbackLog(directory)) as log,
         closing(EmbeddedFeatureStore(directory)),
         closing(EmbeddedPredictionJournal(directory, max_age=60, max_bytes=10**8)),
-        closing(EmbeddedCheckpointStore(directory, keep=100)) as checkpoints,
+        closing(EmbeddedCheckpointStore(directory, keep=100, small=small)) as checkpoints,
     ):
         for number in range(versions + 1):
             if number:
@@ -102,9 +105,22 @@ def test_a_restored_directory_holds_what_was_backed_up(tmp_path: Path) -> None:
         closing(EmbeddedCheckpointStore(DataDirectory(tmp_path / "new").open(), keep=2)) as checkpoints,
     ):
         assert new.read(0, 99) == old.read(0, 99)
-        assert checkpoints.path(rows(source.root)[0].parts["model"]).read_bytes().startswith(b"model 5")
+        assert checkpoints.read(rows(source.root)[0].parts["model"]).startswith(b"model 5")
         assert new.append([NewEntry(instance=b"x", label="6", digest=b"d")]).result(10) == [6]
     assert (tmp_path / "new").stat().st_mode & 0o777 == (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+
+
+def test_small_parts_are_backed_up_with_the_versions(tmp_path: Path) -> None:
+    source = filled(tmp_path / "data", small=SMALL)
+    mended = rows(source.root)[1].parts["model"]
+    flip(source, mended)
+    source.checkpoint(mended).write_bytes(b"model 4" + b"x" * 1000)
+    made = back_up(source.root, tmp_path / "backup")
+    assert (made.version, made.copied + made.linked, made.damaged) == (5, 1, []), "the one that was mended by a file"
+    restore(tmp_path / "backup", tmp_path / "new")
+    assert rows(tmp_path / "new") == rows(source.root)
+    with closing(EmbeddedCheckpointStore(DataDirectory(tmp_path / "new").open(), keep=2)) as checkpoints:
+        assert all(checkpoints.read(sha256) for row in rows(source.root) for sha256 in row.parts.values())
 
 
 def test_numbers_that_clients_may_have_seen_are_left_out_on_demand(tmp_path: Path) -> None:
@@ -195,25 +211,25 @@ def test_a_backup_that_says_nonsense_is_refused(tmp_path: Path, change: Mapping[
         restore(tmp_path / "backup", tmp_path / "new")
 
 
-def test_a_damaged_old_checkpoint_is_left_out_and_told(tmp_path: Path) -> None:
-    source = filled(tmp_path / "data")
-    damage(source.checkpoint(rows(source.root)[2].parts["model"]))
-    source.checkpoint(rows(source.root)[3].parts["learner"]).unlink()
+@pytest.mark.parametrize("small", [0, SMALL], ids=["files", "database"])
+def test_a_damaged_old_checkpoint_is_left_out_and_told(tmp_path: Path, small: int) -> None:
+    source = filled(tmp_path / "data", small=small)
+    flip(source, rows(source.root)[2].parts["model"])
+    remove(source, rows(source.root)[3].parts["learner"])
     assert back_up(source.root, tmp_path / "backup").damaged == [3, 2]
     restore(tmp_path / "backup", tmp_path / "new")
     assert [row.version for row in rows(tmp_path / "new") if row.stored] == [5, 4, 1, 0]
 
 
+@pytest.mark.parametrize("small", [0, SMALL], ids=["files", "database"])
 @pytest.mark.parametrize("place", [0, 5])
-def test_without_the_newest_or_the_first_checkpoint_there_is_no_backup(tmp_path: Path, place: int) -> None:
-    source = filled(tmp_path / "data")
-    path = source.checkpoint(rows(source.root)[place].parts["model"])
-    damage(path)
-    with pytest.raises(CorruptCheckpoint, match=rf"holds content with SHA-256 .*replay --to {5 - place} "):
-        back_up(source.root, tmp_path / "backup")
-    path.unlink()
-    with pytest.raises(CorruptCheckpoint, match=rf"{path.name} is not there; .*replay --to {5 - place} "):
-        back_up(source.root, tmp_path / "backup")
+def test_without_the_newest_or_the_first_checkpoint_there_is_no_backup(tmp_path: Path, place: int, small: int) -> None:
+    source = filled(tmp_path / "data", small=small)
+    sha256 = rows(source.root)[place].parts["model"]
+    for harm in (flip, remove):
+        harm(source, sha256)
+        with pytest.raises(CorruptCheckpoint, match=rf"the checkpoint part {sha256} .*replay --to {5 - place} "):
+            back_up(source.root, tmp_path / "backup")
     assert [each.name for each in tmp_path.iterdir()] == ["data"]
 
 
@@ -351,6 +367,6 @@ def test_a_backup_while_feedback_is_forgotten_has_no_version_that_learned_from_w
 def test_a_backup_of_an_earlier_format_is_brought_to_todays(tmp_path: Path) -> None:
     back_up(filled(tmp_path / "data").root, tmp_path / "backup")
     manifest = tmp_path / "backup" / MANIFEST
-    manifest.write_text(manifest.read_text().replace('"format": 5', '"format": 4'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 4'))
     restore(tmp_path / "backup", tmp_path / "new")
     assert len(rows(tmp_path / "new")) == 6

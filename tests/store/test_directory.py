@@ -71,3 +71,20 @@ except StoreUnavailable as exc:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "can't be written" in done.stdout
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_directory_knows_whether_there_ever_was_a_version(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data").create()
+    assert not directory.begun()
+    directory.begin()
+    directory.begin()
+    assert DataDirectory(tmp_path / "data").create().begun()
+
+
+@pytest.mark.parametrize(("files", "begun"), [(3, False), (4, True)])
+def test_of_an_earlier_format_the_files_say_whether_there_was_a_version(tmp_path: Path, files: int, begun: bool) -> None:
+    directory = DataDirectory(tmp_path / "data").create()
+    for number in range(files):
+        directory.checkpoint(str(number)).touch()
+    directory.marker.write_text('{"format": 5}')
+    assert DataDirectory(tmp_path / "data").create().begun() is begun

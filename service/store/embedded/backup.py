@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -12,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from service.store.embedded.checkpoints import release
 from service.store.embedded.copying import copy_database, copy_file, made_whole, sha256_of
 from service.store.embedded.directory import DataDirectory, check_format, sync_directory, write_durably
 from service.store.embedded.formats import FORMAT
+from service.store.embedded.parts import inserted_part
 from service.store.errors import CorruptCheckpoint, DataDirectoryError, StoreUnavailable
 from service.store.protocols import PARTS
 
@@ -97,18 +100,19 @@ class _Copying:
         if source.exists():
             copy_database(source, target)
             self._files[target.name] = sha256_of(target)
-        elif any(self._source.checkpoints.iterdir()):
+        elif self._source.begun():
             raise DataDirectoryError(f"{source} is not there: put a copy of it back")
 
     def _checkpoints(self) -> None:
-        """Take the files of every version that has them, newest first: those are what the service goes on from."""
+        """Take the parts of every version that has them, newest first: those are what the service goes on from."""
         with closing(sqlite3.connect(self._target.versions, isolation_level=None)) as versions:
             query = f"SELECT version, {', '.join(PARTS)} FROM versions WHERE stored ORDER BY version DESC"
             rows = versions.execute(query).fetchall()
             self._backup.version = rows[0][0] if rows else None
-            for version, *files in rows:
+            for version, *parts in rows:
+                files = [sha256 for sha256 in parts if not _is_inserted(versions, sha256)]
                 if not self._take_version(version, files, needed=version in {0, self._backup.version}):
-                    versions.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE version = ?", (version,))
+                    release(versions, [version])
 
     def _take_version(self, version: int, files: Sequence[str], *, needed: bool) -> bool:
         """Take a version's files; return False where the backup has to do without them."""
@@ -119,7 +123,7 @@ class _Copying:
                 if needed:
                     raise _Overtaken from exc
                 return False
-            reason = f"the checkpoint file {Path(exc.filename).name} is not there"
+            reason = f"the checkpoint part {Path(exc.filename).stem} is damaged, or not there"
         except CorruptCheckpoint as exc:
             reason = str(exc)
         else:
@@ -165,7 +169,7 @@ class _Copying:
             found = copy_file(file, target)
             if found != sha256:
                 target.unlink()
-                raise CorruptCheckpoint(f"the checkpoint file {target.name} holds content with SHA-256 {found}")
+                raise CorruptCheckpoint(f"the checkpoint part {sha256} holds content with SHA-256 {found}")
             self._backup.copied += 1
 
     def _write_manifest(self) -> None:
@@ -228,6 +232,12 @@ def _manifest(backup: Path) -> Mapping[str, Any]:
         raise DataDirectoryError(f"{backup} is not a backup (no {MANIFEST})") from exc
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataDirectoryError(f"{path} can't be read: {exc}") from exc
+
+
+def _is_inserted(versions: sqlite3.Connection, sha256: str) -> bool:
+    """Say whether a part came with the copy of the versions, and whole."""
+    part = inserted_part(versions, sha256)
+    return part is not None and hashlib.sha256(part).hexdigest() == sha256
 
 
 def _name(sha256: str) -> str:

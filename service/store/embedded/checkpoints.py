@@ -1,4 +1,4 @@
-"""Versions in SQLite, their checkpoints as files named by content."""
+"""Versions in SQLite, and the parts of their checkpoints by name."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
+from service.memory import Memory
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.database import Database, failing_as_unavailable, sealed
-from service.store.embedded.directory import DataDirectory, put_in_place, sync_directory
+from service.store.embedded.directory import DataDirectory
 from service.store.embedded.lineage import lead_to, scrub
+from service.store.embedded.parts import SCHEMA as PARTS_SCHEMA, SMALL, Parts, delete_parts
 from service.store.embedded.retention import is_kept
-from service.store.errors import CorruptCheckpoint, DataDirectoryError, LearnerRunning
-from service.store.protocols import NO_TRACES, PARTS, Part, Version
+from service.store.errors import DataDirectoryError, LearnerRunning
+from service.store.protocols import NO_CONTENTS, NO_TRACES, PARTS, Part, Version
 
-# A version's row is the commit point: its files are durable before it, and unreachable without it.
+# A version's row is the commit point: its parts are durable with it or before, and unreachable without it.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shaping (id INTEGER PRIMARY KEY CHECK (id = 1), settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS versions (
@@ -74,16 +74,18 @@ LOCK_PATIENCE = 2.0  # seconds in which a learner that is just stopping may let 
 
 
 class EmbeddedCheckpointStore:
-    """One SQLite table and one folder.
+    """A table of versions, and their parts in another one and in a folder.
 
     Of the newest `keep` versions each keeps the checkpoint that it has, and of older ones the fewer the older they get: see
     `is_kept`. Of versions that are committed together most have none.
     """
 
-    def __init__(self, directory: DataDirectory, *, keep: int) -> None:
+    def __init__(self, directory: DataDirectory, *, keep: int, small: int = SMALL) -> None:
+        """`small`: bytes up to which a part is kept in the table of parts."""
         self._directory = directory
         self._keep = keep
-        self._database = Database(directory.versions, SCHEMA, synchronous="FULL", timed=directory.timed)
+        self._database = Database(directory.versions, SCHEMA + PARTS_SCHEMA, synchronous="FULL", timed=directory.timed)
+        self._parts = Parts(directory, self._database, small=small)
         self._bell: Bell | None = None
 
     @contextmanager
@@ -115,6 +117,7 @@ class EmbeddedCheckpointStore:
         with self._database.write() as connection:
             connection.execute("INSERT INTO shaping VALUES (1, ?)", (json.dumps(shaping),))
             _insert(connection, version)
+        self._directory.begin()
         ring(self._directory.bells, "version")
 
     def shaping(self) -> dict[str, Any] | None:
@@ -125,32 +128,24 @@ class EmbeddedCheckpointStore:
         return settings
 
     def put(self, files: Mapping[Part, bytes]) -> dict[Part, str]:
-        """Write files named by their content, unless they are there already, and whole; then their names, all at once."""
-        parts = {part: self._put(data) for part, data in files.items()}
-        with failing_as_unavailable():  # also where no file is new: maybe a try before failed just here
-            sync_directory(self._directory.checkpoints)
-        return parts
-
-    def _put(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._file(sha256)
-        if not path.exists() or _hash(path) != sha256:
-            began = time.perf_counter()
-            put_in_place(path, data, synced=partial(self._directory.timed, "fsync", "checkpoints"))
-            self._directory.timed("write", "checkpoints", time.perf_counter() - began)
-        return sha256
+        """Bring the parts of a checkpoint to stable storage, unless they are there already, and whole."""
+        named = {part: hashlib.sha256(content).hexdigest() for part, content in files.items()}
+        self._parts.put({named[part]: content for part, content in files.items()})
+        return named
 
     def commit(
         self,
         versions: Sequence[Version],
         *,
         gate: bytes,
+        contents: Mapping[str, bytes] = NO_CONTENTS,
         forgotten: Collection[int] = (),
         traces: Mapping[int, str] = NO_TRACES,
     ) -> None:
         """Insert the rows, and in the same transaction let go of the checkpoints that are too many, or must go."""
         newest = versions[-1].version
         tainted = self._takers_of(forgotten)
+        self._parts.write_files(contents)
         with self._database.write() as connection:
             for version in versions:
                 _insert(connection, version)
@@ -159,13 +154,12 @@ class EmbeddedCheckpointStore:
             if traces:
                 connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?)", traces.items())
                 connection.execute("DELETE FROM traces WHERE version <= ?", (newest - KEPT_TRACES,))
-            released = _release(connection, _too_old(connection, newest, self._keep))
+            released = release(connection, _too_old(connection, newest, self._keep))
             if tainted:
-                released += _release(connection, _superseded(connection, min(tainted)))
+                released += release(connection, _superseded(connection, min(tainted)))
+            self._parts.insert(connection, contents)  # after those that go: it takes their places
         ring(self._directory.bells, "version")
-        for sha256 in released:  # after the bell: to remove a file takes as long as to sync one
-            with suppress(OSError):  # what stays is removed when the next learner starts
-                self._file(sha256).unlink(missing_ok=True)
+        self._parts.unlink(released)  # after the bell: to remove a file takes as long as to sync one
 
     def erase(self, seqs: Collection[int]) -> None:
         """Take out what rows say of entries, also from the write-ahead log."""
@@ -186,16 +180,13 @@ class EmbeddedCheckpointStore:
             row = connection.execute("SELECT known FROM gate").fetchone()
         return None if row is None else bytes(row[0])
 
-    def path(self, sha256: str) -> Path:
-        """Return the file, after reading it all once to check its content."""
-        path = self._file(sha256)
-        try:
-            found = _hash(path)
-        except OSError as exc:
-            raise CorruptCheckpoint(f"the checkpoint file {path.name} can't be read: {exc.strerror}") from exc
-        if found != sha256:
-            raise CorruptCheckpoint(f"the checkpoint file {path.name} holds content with SHA-256 {found}")
-        return path
+    def read(self, sha256: str) -> Memory:
+        """Return what a part holds, checked."""
+        return self._parts.read(sha256)
+
+    def mapped(self, sha256: str) -> Memory:
+        """Return what a part holds, checked, without memory of one's own where it is large."""
+        return self._parts.mapped(sha256)
 
     def latest(self) -> Version | None:
         """Return the newest version."""
@@ -247,9 +238,6 @@ class EmbeddedCheckpointStore:
     def _takers_of(self, seqs: Collection[int]) -> set[int]:
         return {row.version for seq in seqs for row in self.takers(seq)}
 
-    def _file(self, sha256: str) -> Path:
-        return self._directory.checkpoint(sha256)
-
     def _one(self, where: str, *values: int) -> Version | None:
         return next(iter(self._many(where, *values)), None)
 
@@ -283,23 +271,17 @@ class EmbeddedCheckpointStore:
                 return
 
     def _remove_orphans(self) -> None:
-        """Remove files that a crash left: never committed, or released and not yet unlinked."""
+        """Remove parts that a crash left: never committed, or released and not yet removed."""
         with self._database.read() as connection:
             rows = connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE stored").fetchall()
-        named = {self._file(sha256) for row in rows for sha256 in row}
-        found = set(self._directory.checkpoints.iterdir())
-        if not named and len(found) > len(PARTS):  # a first start that was cut off leaves these
+        if rows:
+            self._directory.begin()  # where a crash came between
+        elif self._directory.begun():
             raise DataDirectoryError(
-                f"{self._directory.versions} has no version, and there are {len(found)} checkpoints: put a copy of it back,"
+                f"{self._directory.versions} has no version, and there were some: put a copy of it back,"
                 " or make a directory that learns the log anew with `everlearn fork`"
             )
-        for path in found - named:
-            path.unlink()
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        self._parts.remove_orphans({sha256 for row in rows for sha256 in row})
 
 
 def _insert(connection: sqlite3.Connection, version: Version) -> None:
@@ -327,18 +309,19 @@ def _superseded(connection: sqlite3.Connection, first: int) -> list[int]:
     return [version for (version,) in connection.execute(left, (first,))]
 
 
-def _release(connection: sqlite3.Connection, versions: Sequence[int]) -> list[str]:
-    """Let go of checkpoints; return the files that no stored version names."""
-    files: set[str] = set()
+def release(connection: sqlite3.Connection, versions: Sequence[int]) -> list[str]:
+    """Let go of checkpoints; return their parts that no stored version names, of which only files are left."""
+    parts: set[str] = set()
     for version in versions:
-        parts = connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE version = ?", (version,)).fetchone()
-        files.update(parts)
+        parts.update(connection.execute(f"SELECT {', '.join(PARTS)} FROM versions WHERE version = ?", (version,)).fetchone())
         connection.execute("UPDATE versions SET stored = 0, by_class = NULL WHERE version = ?", (version,))
-    return [sha256 for sha256 in files if not _is_named(connection, sha256)]
+    released = [sha256 for sha256 in parts if not _is_named(connection, sha256)]
+    delete_parts(connection, released)
+    return released
 
 
 def _is_named(connection: sqlite3.Connection, sha256: str) -> bool:
-    """Say whether a stored version needs a file. One look into each index: an OR would read every stored row."""
+    """Say whether a stored version needs a part. One look into each index: an OR would read every stored row."""
     named = (f"SELECT 1 FROM versions WHERE stored AND {part} = ? LIMIT 1" for part in PARTS)
     return any(connection.execute(query, (sha256,)).fetchone() for query in named)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from service.store.embedded.formats import FORMAT, UPGRADES
 from service.store.errors import DataDirectoryError, LearnerRunning, StoreUnavailable
-from service.store.protocols import Timed
+from service.store.protocols import PARTS, Timed
 
 
 class DataDirectory:
@@ -64,6 +64,17 @@ class DataDirectory:
         check_format(self.root, found)
         return self
 
+    def begun(self) -> bool:
+        """Return whether there ever was a version. Raises DataDirectoryError."""
+        # Where an earlier format did not say so, its files do. A first start that was cut off leaves one of each part.
+        return "begun" in self._marked() or len(list(self.checkpoints.iterdir())) > len(PARTS)
+
+    def begin(self) -> None:
+        """Say for good that there is a version: where there is none any more, it is lost. Raises StoreUnavailable."""
+        marked = self._marked()
+        if "begun" not in marked:
+            write_durably(self.marker, json.dumps({**marked, "begun": True}).encode())
+
     def _mark(self) -> None:
         if self.marker.exists():
             return
@@ -75,13 +86,18 @@ class DataDirectory:
         write_durably(self.marker, json.dumps({"format": FORMAT}).encode())
 
     def _format(self) -> object:
+        found = self._marked()["format"]
+        return found if type(found) is int else str(found)
+
+    def _marked(self) -> dict[str, object]:
+        """Return what the directory says of itself. Raises DataDirectoryError."""
         try:
-            found = json.loads(self.marker.read_bytes())["format"]
+            marked = json.loads(self.marker.read_bytes())
+            return {**marked, "format": marked["format"]}
         except FileNotFoundError as exc:
             raise DataDirectoryError(f"{self.root} is not an everlearn data directory (no everlearn.json)") from exc
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise DataDirectoryError(f"{self.marker} can't be read: {exc}") from exc
-        return found if type(found) is int else str(found)
 
     def _upgrade(self) -> None:
         """Bring it to today's format. The marker comes last: what a crash cuts off is done once more."""
@@ -97,7 +113,7 @@ class DataDirectory:
                     UPGRADES[found](self.root)
                 except sqlite3.Error as exc:
                     raise DataDirectoryError(f"{self.root} can't be brought from format {found} to {found + 1}: {exc}") from exc
-                write_durably(self.marker, json.dumps({"format": found + 1}).encode())
+                write_durably(self.marker, json.dumps({**self._marked(), "format": found + 1}).encode())
 
 
 @contextmanager

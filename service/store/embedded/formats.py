@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-FORMAT = 5
+FORMAT = 6
 
 SUM = {"crc": "INTEGER"}  # of what is there already nobody knows whether it still is what was written
 
@@ -52,7 +52,11 @@ def _make_a_tree(versions: sqlite3.Connection, classes: Sequence[int]) -> None:
     versions.execute("COMMIT")
 
 
-UPGRADES: dict[int, Callable[[Path], None]] = {4: from_4}
+def from_5(root: Path) -> None:
+    """Leave all in its place: parts of checkpoints that are files are read there, and later ones go where they go now."""
+
+
+UPGRADES: dict[int, Callable[[Path], None]] = {4: from_4, 5: from_5}
 """By the format that a directory has: what makes it one of the next."""
 
 
