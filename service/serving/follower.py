@@ -19,6 +19,9 @@ from service.store import CheckpointStore, CorruptCheckpoint, Part, StoreError, 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0  # the safety net under the bell
+# Times as long as a version took to load, before the next is loaded: a third of a core at most is lost to predictions, however
+# fast versions are made, and however large they are.
+REST = 2.0
 
 
 class Follower:
@@ -32,7 +35,7 @@ class Follower:
         self._frozen: tuple[str, Mapping[str, Tensor]] = ("", {})
         # A GPU computes on while a version is copied to it; without a stream all this says nothing.
         self._stream = torch.cuda.Stream(engine.device) if engine.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -41,14 +44,16 @@ class Follower:
 
     def stop(self) -> None:
         """End within a moment."""
-        self._stopping = True
+        self._stopping.set()
         self._checkpoints.wake()
         self._thread.join(2 * POLL_SECONDS)
 
     def _follow(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
+                began = time.thread_time()
                 self._advance()
+                self._stopping.wait(REST * (time.thread_time() - began))
                 self._checkpoints.wait(POLL_SECONDS)
             except StoreError as exc:
                 log.warning("follower.store_failed: %s", exc)
