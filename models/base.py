@@ -232,6 +232,8 @@ class OnlineModel(nn.Module):
     def collate(self, prepared: Sequence[Any]) -> Batch:
         """Collate prepared instances into tensors on the model's device."""
         batch, device = self.input.collate(prepared), self.device
+        if device.type == "cpu":
+            return batch
         if device.type == "cuda":  # only from pinned memory a copy does not wait for the one who asks for it
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

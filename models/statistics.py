@@ -36,7 +36,7 @@ class RunningMoments(nn.Module):
 
     def standardise(self, values: Tensor, limit: float) -> Tensor:
         """Return z-scores cut to +-limit, float32 [batch, width]; NaN stays NaN."""
-        return ((values - self.mean) / self.std).clamp(-limit, limit).float()
+        return (values - self.mean).div_(self.std).clamp_(-limit, limit).float()
 
     def _tame(self, values: Tensor) -> Tensor:
         slack = self.reach * self.std

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -60,6 +61,11 @@ class Ensemble(nn.Module):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def each(self, features: Tensor) -> Tensor:
+        """Return what each expert says, [batch, experts, outputs]."""
+        said = [expert(features) for expert in self]
+        return said[0].unsqueeze(1) if len(said) == 1 else torch.stack(said, 1)  # of one there is nothing to copy
 
     def loss(self, features: Tensor, fresh: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the loss of each item added up over the experts that learn from it by gradient, [batch].

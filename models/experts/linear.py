@@ -27,7 +27,8 @@ class Linear(Expert):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs [batch, outputs]."""
-        return F.linear(features[:, : self.width], self.weight, self.bias)
+        plain = features if features.shape[1] == self.width else features[:, : self.width]
+        return F.linear(plain, self.weight, self.bias)
 
     def resize(self, outputs: int) -> None:
         """Have this many outputs."""

@@ -127,7 +127,7 @@ class Classification(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the log probabilities that each expert gives, [batch, experts, classes]."""
-        each = torch.stack([expert(features) for expert in self.experts], 1).log_softmax(2)
+        each = self.experts.each(features).log_softmax(2)
         if not self._trusted or self._all_awake:
             return each
         return let_sleep(each, self.awake, each[:, self._trusted].logsumexp(1).log_softmax(1))

@@ -58,7 +58,7 @@ class MultiLabel(Classification):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the log odds that each expert gives each class, [batch, experts, classes]."""
-        return torch.stack([expert(features) for expert in self.experts], 1) + self._prior()
+        return self.experts.each(features) + self._prior()
 
     def parse_label(self, value: Any) -> Any:
         """Return the class names in order. Raises LabelError for one that comes twice."""

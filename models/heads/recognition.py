@@ -54,9 +54,7 @@ class Recognition(Classification):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the scaled cosine with each identity, [batch, 1, identities]: as good as its log probability to the mix."""
-        (expert,) = self.experts
-        cosines: Tensor = expert(features)
-        return cosines.unsqueeze(1)
+        return self.experts.each(features)
 
     def strata(self, labels: Sequence[Label]) -> list[int]:
         """Return nothing: nothing is rehearsed, and thousands of identities have too few items each to be told apart."""

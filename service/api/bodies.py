@@ -38,7 +38,10 @@ def unsupported(media_type: str, allowed: Sequence[str]) -> Problem:
 
 async def read(request: Request, limit: int) -> bytes:
     """Read the body. Raises Problem 413 over the limit, before all of it has come."""
-    return b"".join([chunk async for chunk in _chunks(request, limit)])
+    body, more = await _chunk(request, limit, 0)
+    if more:  # an asynchronous generator costs more than all else here, and mostly the body comes in one
+        body += b"".join([chunk async for chunk in _chunks(request, limit, len(body))])
+    return body
 
 
 async def read_json(request: Request, limit: int) -> bytes:
@@ -48,19 +51,31 @@ async def read_json(request: Request, limit: int) -> bytes:
     return await read(request, limit)
 
 
-async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    declared = request.headers.get("content-length", "0")
-    size, more = 0, True
+async def _chunks(request: Request, limit: int, size: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yield a body, or what comes after its first `size` bytes. Raises Problem 413 over the limit."""
+    more = True
     while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
+        chunk, more = await _chunk(request, limit, size)
         size += len(chunk)
-        if size > limit or (declared.isdecimal() and int(declared) > limit):
-            raise Problem(TOO_LARGE, f"the body may have {limit} bytes")
         yield chunk
-        more = message.get("more_body", False)
+
+
+async def _chunk(request: Request, limit: int, size: int) -> tuple[bytes, bool]:
+    """Return what of a body comes after its first `size` bytes, and whether more does. Raises Problem 413 over the limit."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    chunk: bytes = message.get("body", b"")
+    more: bool = message.get("more_body", False)
+    if size + len(chunk) > limit or (more and _declared(request) > limit):
+        raise Problem(TOO_LARGE, f"the body may have {limit} bytes")
+    return chunk, more
+
+
+def _declared(request: Request) -> int:
+    """Return how many bytes a body is said to have, 0 where nothing is said."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
 
 
 def parse_json(adapter: TypeAdapter[T], body: bytes) -> T:

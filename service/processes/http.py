@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import metrics
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, TOO_SLOW, Problem
+from service.processes.transport import JoiningTransport
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Wait for the first head."""
-        super().connection_made(transport)
+        self._answers = JoiningTransport(transport)
+        super().connection_made(self._answers)  # type: ignore[arg-type]  # it has what uvicorn asks of a transport
         self._start_timer("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,6 +80,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Be in no hurry until the next request."""
         self._enter("pause")
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let go of a head that has no body."""
+        self._answers.flush()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as every other error."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.base import Answer, OnlineModel
 from service import metrics
 from service.serving.compiling import compile_encoder
+from service.serving.lookup import put_at_hand
 from service.store import Version
 
 T = TypeVar("T")
@@ -138,6 +139,7 @@ class Engine:
     def _swap(self, version: int, tensors: Mapping[str, Tensor]) -> None:
         # assign: the module points at the new tensors, and the old snapshot is freed with its last reference.
         self._model.load_state_dict(tensors, assign=True)
+        put_at_hand(self._model)
         self._version = version
         metrics.swaps.inc()
         metrics.serving(version)
