@@ -10,9 +10,9 @@ VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(al
 
 @given(st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[VALUES] * width), min_size=1, max_size=5)))
 def test_the_sums_of_rows_are_those_of_each(rows: list[tuple[object, ...]]) -> None:
-    assert row_sums(rows) == [row_sum(*row) for row in rows]
+    assert row_sums(list(zip(*rows, strict=True))) == [row_sum(*row) for row in rows]
 
 
 @pytest.mark.parametrize("column", [[0.0, -0.0], [1, 1.0, True], [b"a", b"a"], [None, None], ["", b""]])
 def test_values_that_are_equal_and_not_the_same_have_sums_of_their_own(column: list[object]) -> None:
-    assert row_sums([(value,) for value in column]) == [row_sum(value) for value in column]
+    assert row_sums([column]) == [row_sum(value) for value in column]

@@ -8,11 +8,12 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
+from itertools import chain, count
 from operator import attrgetter
 from typing import Any
 
-from service.store.embedded.database import row_sums
+from service.store.embedded.database import alike, row_sums
 from service.store.errors import AppendRefused, KeyReused, MissingInstance
 from service.store.protocols import EntryKind, NewEntry
 
@@ -21,8 +22,9 @@ WRITTEN = (*BROUGHT, "replaces", "received_at")
 
 KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the learner, or many of them are not needed
 
-# One statement inserts many rows: SQLite takes two thirds of the time, and the interpreter's lock is let go of once, not once a
-# row; with a busy event loop beside it, a writer waits to have it back each time. Each statement has a copy of its rows.
+# One statement inserts many rows. The interpreter's lock is let go of once, not once a row: with a busy event loop beside it, a
+# writer waits to have it back each time. What the rows share is bound once: None and bytes take sqlite3 longest of all. Each
+# statement has a copy of its rows.
 MOST_ROWS = 32
 MOST_BYTES = 4 * 1024 * 1024  # of instances, unless one alone has more
 
@@ -86,9 +88,12 @@ class Tail:
             self._connection.execute("DELETE FROM traces WHERE seq <= ?", (self._end + len(rows) - KEPT_TRACES,))
 
     def _insert(self, first: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        numbered = zip(enumerate(rows, first), row_sums(rows), strict=True)
-        values = [value for (seq, row), total in numbered for value in (seq, *row, total)]
-        self._connection.execute(_insertion(len(rows)), values)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        columns = [range(first, first + len(rows)), *columns, row_sums(columns)]
+        shared = tuple(map(alike, columns))
+        once = [column[0] for column, is_shared in zip(columns, shared, strict=True) if is_shared]
+        each = zip(*(column for column, is_shared in zip(columns, shared, strict=True) if not is_shared), strict=True)
+        self._connection.execute(_insertion(len(rows), shared), [*once, *chain.from_iterable(each)])
 
     def _place(self, index: int, entry: NewEntry) -> int:
         """Return the sequence number of an entry: that of an earlier one, or the next, with a row. Raises AppendRefused."""
@@ -153,9 +158,14 @@ def tombstone_key(secret: bytes, key: str) -> str:
     return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
 
 
-@cache
-def _insertion(rows: int) -> str:
-    """Return the statement that inserts so many rows: sequence number, what is WRITTEN, and its sum."""
+@lru_cache(512)
+def _insertion(rows: int, shared: Sequence[bool]) -> str:
+    """Return the statement that inserts so many rows: sequence number, what is WRITTEN, and its sum.
+
+    First come the values that all rows share, then the others of each row.
+    """
     columns = ("seq", *WRITTEN, "crc")
-    row = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO feedback ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+    numbers = count(1)
+    once = {column: f"?{next(numbers)}" for column, is_shared in zip(columns, shared, strict=True) if is_shared}
+    values = [f"({', '.join(once.get(column) or f'?{next(numbers)}' for column in columns)})" for _ in range(rows)]
+    return f"INSERT INTO feedback ({', '.join(columns)}) VALUES {', '.join(values)}"
