@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ class EmbeddedFeedbackLog:
         self._waiting_bytes = 0
         self._keys: set[OwnedKey] = set()  # of the appends that wait or are being written
         self._changed = threading.Condition()
+        self._end = 0  # as far as it is known
+        self._looked = -math.inf  # for what others append, on the monotonic clock
         self._closed = False
         self._writer: threading.Thread | None = None
 
@@ -185,10 +188,14 @@ class EmbeddedFeedbackLog:
         with self._database.read() as connection:
             return bytes(connection.execute("SELECT value FROM secret").fetchone()[0])
 
-    def end(self) -> int:
-        """Return the last sequence number, 0 for an empty log."""
-        with self._database.read() as connection:
-            return int(connection.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
+    def end(self, within: float = 0.0) -> int:
+        """Return the last sequence number, 0 for an empty log; see FeedbackLog."""
+        now = time.monotonic()
+        if now - self._looked >= within:
+            with self._database.read() as connection:
+                self._reach(int(connection.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0]))
+            self._looked = now
+        return self._end
 
     def wait(self, timeout: float) -> None:
         """Wait for an append in any process."""
@@ -252,10 +259,15 @@ class EmbeddedFeedbackLog:
             with self._database.write() as connection:
                 tail = Tail(connection)
                 results = [tail.append(append.entries) for append in appends]
-                tail.write()
-                return results
+                last = tail.write()
         except StoreError as exc:
             return [exc] * len(appends)
+        self._reach(last)
+        return results
+
+    def _reach(self, seq: int) -> None:
+        with self._changed:
+            self._end = max(self._end, seq)
 
 
 def fork(data: Path, to: Path) -> int:

@@ -74,18 +74,20 @@ class Tail:
         self._taken.extend(self._new)
         return seqs
 
-    def write(self) -> None:
-        """Insert what was taken."""
+    def write(self) -> int:
+        """Insert what was taken; return the last new sequence number, 0 where there is none."""
         rows, traces = self._taken.rows, self._taken.traces
         if not rows:
-            return
+            return 0
+        last = self._end + len(rows)
         largest = max(len(row[INSTANCE]) for row in rows)
         size = max(1, min(MOST_ROWS, MOST_BYTES // max(1, largest)))
         for start in range(0, len(rows), size):
             self._insert(self._end + 1 + start, rows[start : start + size])
         if traces:
             self._connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?)", traces)
-            self._connection.execute("DELETE FROM traces WHERE seq <= ?", (self._end + len(rows) - KEPT_TRACES,))
+            self._connection.execute("DELETE FROM traces WHERE seq <= ?", (last - KEPT_TRACES,))
+        return last
 
     def _insert(self, first: int, rows: Sequence[tuple[Any, ...]]) -> None:
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
