@@ -37,6 +37,7 @@ from service.store import CheckpointStore, FeedbackLog, PredictionJournal, Versi
 
 log = logging.getLogger(__name__)
 
+YOUNG = 10_000  # objects after which the collector looks for cycles: one request may bring thousands, and no cycles
 GLANCE = 0.05  # seconds for which a look at what other processes have appended holds, when room for more is asked for
 
 
@@ -148,6 +149,7 @@ class Service:
             # What start-up made lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(YOUNG)
             self._on_ready()
 
     def _timeouts(self) -> Timeouts | None:
