@@ -10,7 +10,7 @@ import pytest
 from service.store import KeyReused, NewEntry
 from service.store.embedded.database import Database
 from service.store.embedded.log import SCHEMA
-from service.store.embedded.tail import MOST_BYTES, MOST_ROWS, Tail
+from service.store.embedded.tail import MOST_ASKED, MOST_BYTES, MOST_ROWS, Tail
 
 
 @pytest.fixture
@@ -70,3 +70,16 @@ def test_any_number_of_rows_of_any_size_is_written_in_order(connection: sqlite3.
     assert connection.execute("SELECT seq, trace FROM traces ORDER BY seq").fetchall() == [
         (number + 1, f"t{number}") for number in range(count)
     ]
+
+
+def test_more_keys_and_predictions_than_one_statement_asks_for_are_all_found(connection: sqlite3.Connection) -> None:
+    entries = [entry(str(number), key=f"k{number}", prediction_id=f"p{number}") for number in range(2 * MOST_ASKED + 1)]
+    first = Tail(connection)
+    seqs = first.append(entries)
+    assert isinstance(seqs, list)
+    first.write()
+    second = Tail(connection)
+    assert second.append(entries) == seqs
+    assert second.append([each._replace(key=None) for each in entries]) == [seq + len(entries) for seq in seqs]
+    second.write()
+    assert [replaces for *_, replaces in written(connection)] == [None] * len(entries) + seqs

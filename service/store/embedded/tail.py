@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, count
@@ -26,6 +26,7 @@ KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the lea
 # writer waits to have it back each time. What the rows share is bound once: None and bytes take sqlite3 longest of all. Each
 # statement has a copy of its rows.
 MOST_ROWS = 32
+MOST_ASKED = 256  # keys, or predictions, that one statement looks for
 MOST_BYTES = 4 * 1024 * 1024  # of instances, unless one alone has more
 
 OwnedKey = tuple[EntryKind, str, str]
@@ -33,15 +34,18 @@ OwnedKey = tuple[EntryKind, str, str]
 
 INSTANCE = WRITTEN.index("instance")
 
+Keyed = tuple[int, bytes | None]
+"""The sequence number that has a key, and the fingerprint of what came under it; None where that was forgotten."""
+
 _brought = attrgetter(*BROUGHT)
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows to be written, and what of them may be asked for before they are."""
+    """Rows to be written, and where the keys and the latest labels of predictions are that entries have to do with."""
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    keyed: dict[OwnedKey, tuple[int, bytes]] = field(default_factory=dict)
+    keyed: dict[OwnedKey, Keyed] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
     traces: list[tuple[int, str]] = field(default_factory=list)
 
@@ -66,7 +70,7 @@ class Tail:
 
     def append(self, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:
         """Return the sequence numbers of the entries of an append, or why nothing of it is taken."""
-        self._new = _Rows()
+        self._new = _Rows(keyed=self._find_keys(entries), labelled=self._find_labels(entries))
         try:
             seqs = [self._place(index, entry) for index, entry in enumerate(entries)]
         except AppendRefused as refusal:
@@ -99,54 +103,63 @@ class Tail:
 
     def _place(self, index: int, entry: NewEntry) -> int:
         """Return the sequence number of an entry: that of an earlier one, or the next, with a row. Raises AppendRefused."""
-        if entry.key is not None and (known := self._known(index, entry)) is not None:
-            return known
+        new, taken = self._new, self._taken
+        key = None if entry.key is None else owned(entry)
+        if key is not None and (known := new.keyed.get(key) or taken.keyed.get(key)):
+            seq, digest = known
+            if digest not in (None, entry.digest):
+                raise KeyReused(index)
+            return seq
         if entry.instance is None:
             raise MissingInstance(index)
-        earlier = None if entry.prediction_id is None else self._label_of(entry.prediction_id)
+        id = entry.prediction_id
+        earlier = None if id is None else new.labelled.get(id) or taken.labelled.get(id)
         if entry.only_first and earlier is not None:
             return earlier
-        new = self._new
         new.rows.append((*_brought(entry), earlier, self._now))
-        seq = self._end + len(self._taken.rows) + len(new.rows)
-        if entry.key is not None:
-            new.keyed[owned(entry)] = seq, entry.digest
-        if entry.prediction_id is not None:
-            new.labelled[entry.prediction_id] = seq
+        seq = self._end + len(taken.rows) + len(new.rows)
+        if key is not None:
+            new.keyed[key] = seq, entry.digest
+        if id is not None:
+            new.labelled[id] = seq
         if entry.trace is not None:
             new.traces.append((seq, entry.trace))
         return seq
 
-    def _known(self, index: int, entry: NewEntry) -> int | None:
-        """Return the sequence number that an entry's key has. Raises KeyReused where it came with other content."""
-        key = owned(entry)
-        known = self._new.keyed.get(key) or self._taken.keyed.get(key) or self._with_key(key)
-        if known is not None:
-            seq, digest = known
-            if digest != entry.digest:
-                raise KeyReused(index)
-            return seq
-        if entry.kind != "feedback":  # a class may be named again after it was forgotten
-            return None
-        _, owner, name = key
-        (secret,) = self._connection.execute("SELECT value FROM secret").fetchone()
-        forgotten = self._with_key(("forgotten", owner, tombstone_key(secret, name)))
-        return None if forgotten is None else forgotten[0]
-
-    def _with_key(self, key: OwnedKey) -> tuple[int, bytes] | None:
-        """Return the sequence number and the digest of what the table has under a key."""
-        kind, owner, name = key
-        query = "SELECT seq, digest FROM feedback WHERE kind = ? AND key = ? AND (kind = 'class' OR coalesce(source, '') = ?)"
-        found: tuple[int, bytes] | None = self._connection.execute(query, (kind, name, owner)).fetchone()
+    def _find_keys(self, entries: Sequence[NewEntry]) -> dict[OwnedKey, Keyed]:
+        """Return which keys of some entries the table has."""
+        wanted: dict[tuple[EntryKind, str], list[str]] = {}
+        for kind, owner, key in {owned(entry) for entry in entries if entry.key is not None}:
+            wanted.setdefault((kind, owner), []).append(key)
+        found: dict[OwnedKey, Keyed] = {}
+        for (kind, owner), keys in wanted.items():
+            if kind == "feedback":  # a class may be named again after it was forgotten
+                found |= {(kind, owner, key): (seq, None) for key, seq in self._forgotten(owner, keys)}
+            found |= {(kind, owner, key): (seq, digest) for key, seq, digest in self._with_keys(kind, owner, keys)}
         return found
 
-    def _label_of(self, prediction_id: str) -> int | None:
-        """Return the latest label that a prediction has."""
-        if waiting := self._new.labelled.get(prediction_id) or self._taken.labelled.get(prediction_id):
-            return waiting
-        query = "SELECT max(seq) FROM feedback WHERE prediction_id = ?"
-        seq: int | None = self._connection.execute(query, (prediction_id,)).fetchone()[0]
-        return seq
+    def _forgotten(self, owner: str, keys: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """Yield the keys that forgotten feedback came under, and its sequence numbers."""
+        if self._connection.execute("SELECT 1 FROM feedback WHERE kind = 'forgotten' AND key IS NOT NULL LIMIT 1").fetchone():
+            (secret,) = self._connection.execute("SELECT value FROM secret").fetchone()
+            left = {tombstone_key(secret, key): key for key in keys}
+            yield from ((left[hashed], seq) for hashed, seq, _ in self._with_keys("forgotten", owner, list(left)))
+
+    def _with_keys(self, kind: EntryKind, owner: str, keys: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Yield which of some keys the table has, with the sequence number and the digest of each."""
+        owners = "(kind = 'class' OR coalesce(source, '') = ?)"
+        query = f"SELECT key, seq, digest FROM feedback WHERE kind = ? AND {owners} AND key IN"
+        for some in _parts(keys):
+            yield from self._connection.execute(f"{query} {_marks(some)}", (kind, owner, *some))
+
+    def _find_labels(self, entries: Sequence[NewEntry]) -> dict[str, int]:
+        """Return the latest labels, by prediction, that the table has of those that some entries are for."""
+        ids = {entry.prediction_id for entry in entries if entry.prediction_id is not None} - self._taken.labelled.keys()
+        found: dict[str, int] = {}
+        for some in _parts(list(ids)):
+            query = f"SELECT prediction_id, max(seq) FROM feedback WHERE prediction_id IN {_marks(some)} GROUP BY prediction_id"
+            found.update(self._connection.execute(query, some))
+        return found
 
 
 def owned(entry: NewEntry) -> OwnedKey:
@@ -158,6 +171,15 @@ def owned(entry: NewEntry) -> OwnedKey:
 def tombstone_key(secret: bytes, key: str) -> str:
     """Return what stands for the key of a forgotten entry."""
     return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
+
+
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut values into parts that one statement each asks for."""
+    return (values[start : start + MOST_ASKED] for start in range(0, len(values), MOST_ASKED))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return f"({', '.join('?' * len(values))})"
 
 
 @lru_cache(512)
