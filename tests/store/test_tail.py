@@ -10,7 +10,8 @@ import pytest
 from service.store import KeyReused, NewEntry
 from service.store.embedded.database import Database
 from service.store.embedded.log import SCHEMA
-from service.store.embedded.tail import MOST_ASKED, MOST_BYTES, MOST_ROWS, Tail
+from service.store.embedded.rows import MOST_BYTES, MOST_ROWS
+from service.store.embedded.tail import MOST_ASKED, Tail
 
 
 @pytest.fixture

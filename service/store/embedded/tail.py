@@ -8,12 +8,10 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import chain, count
 from operator import attrgetter
 from typing import Any
 
-from service.store.embedded.database import alike, row_sums
+from service.store.embedded.rows import insert
 from service.store.errors import AppendRefused, KeyReused, MissingInstance
 from service.store.protocols import EntryKind, NewEntry
 
@@ -22,17 +20,10 @@ WRITTEN = (*BROUGHT, "replaces", "received_at")
 
 KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the learner, or many of them are not needed
 
-# One statement inserts many rows. The interpreter's lock is let go of once, not once a row: with a busy event loop beside it, a
-# writer waits to have it back each time. What the rows share is bound once: None and bytes take sqlite3 longest of all. Each
-# statement has a copy of its rows.
-MOST_ROWS = 32
 MOST_ASKED = 256  # keys, or predictions, that one statement looks for
-MOST_BYTES = 4 * 1024 * 1024  # of instances, unless one alone has more
 
 OwnedKey = tuple[EntryKind, str, str]
 """What a key is of, whose it is, and the key."""
-
-INSTANCE = WRITTEN.index("instance")
 
 Keyed = tuple[int, bytes | None]
 """The sequence number that has a key, and the fingerprint of what came under it; None where that was forgotten."""
@@ -62,8 +53,7 @@ class Tail:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        given = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'feedback'").fetchone()
-        self._end: int = given[0] if given else 0  # the last that was given, be it to an entry that is gone
+        self._end = self._last_given()
         self._now = time.time()
         self._taken = _Rows()
         self._new = _Rows()  # of the append at hand
@@ -84,22 +74,20 @@ class Tail:
         if not rows:
             return 0
         last = self._end + len(rows)
-        largest = max(len(row[INSTANCE]) for row in rows)
-        size = max(1, min(MOST_ROWS, MOST_BYTES // max(1, largest)))
-        for start in range(0, len(rows), size):
-            self._insert(self._end + 1 + start, rows[start : start + size])
+        insert(self._connection, "INSERT INTO feedback", WRITTEN, rows, bulk="instance")
+        if self._last_given() != last:
+            raise sqlite3.IntegrityError(f"the rows before seq {last} did not get the numbers that were due")
         if traces:
             self._connection.executemany("INSERT OR REPLACE INTO traces VALUES (?, ?)", traces)
             self._connection.execute("DELETE FROM traces WHERE seq <= ?", (last - KEPT_TRACES,))
         return last
 
-    def _insert(self, first: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        columns = [range(first, first + len(rows)), *columns, row_sums(columns)]
-        shared = tuple(map(alike, columns))
-        once = [column[0] for column, is_shared in zip(columns, shared, strict=True) if is_shared]
-        each = zip(*(column for column, is_shared in zip(columns, shared, strict=True) if not is_shared), strict=True)
-        self._connection.execute(_insertion(len(rows), shared), [*once, *chain.from_iterable(each)])
+    def _last_given(self) -> int:
+        """Return the last sequence number, be it of an entry that is gone: AUTOINCREMENT goes on from there."""
+        given = "(SELECT seq FROM sqlite_sequence WHERE name = 'feedback')", "(SELECT max(seq) FROM feedback)"
+        query = f"SELECT max({', '.join(f'coalesce({each}, 0)' for each in given)})"
+        seq: int = self._connection.execute(query).fetchone()[0]
+        return seq
 
     def _place(self, index: int, entry: NewEntry) -> int:
         """Return the sequence number of an entry: that of an earlier one, or the next, with a row. Raises AppendRefused."""
@@ -180,16 +168,3 @@ def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _marks(values: Sequence[str]) -> str:
     return f"({', '.join('?' * len(values))})"
-
-
-@lru_cache(512)
-def _insertion(rows: int, shared: Sequence[bool]) -> str:
-    """Return the statement that inserts so many rows: sequence number, what is WRITTEN, and its sum.
-
-    First come the values that all rows share, then the others of each row.
-    """
-    columns = ("seq", *WRITTEN, "crc")
-    numbers = count(1)
-    once = {column: f"?{next(numbers)}" for column, is_shared in zip(columns, shared, strict=True) if is_shared}
-    values = [f"({', '.join(once.get(column) or f'?{next(numbers)}' for column in columns)})" for _ in range(rows)]
-    return f"INSERT INTO feedback ({', '.join(columns)}) VALUES {', '.join(values)}"
