@@ -83,7 +83,7 @@ class InputKind(Protocol):
         """Return the instance that `dump` wrote."""
 
     def prepare(self, instance: Any) -> Any:
-        """Do the per-instance work before collation. Raises InstanceError."""
+        """Do the per-instance work before collation. Raises InstanceError, and only where it is `slow`: else `parse` has."""
 
     def collate(self, prepared: Sequence[Any]) -> Batch:
         """Stack prepared instances into named tensors, batch first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 import re
 import threading
 import time
@@ -96,4 +96,7 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def _request_id(scope: Scope) -> str:
     given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return given if SANE_ID.fullmatch(given) else os.urandom(16).hex()
+    if SANE_ID.fullmatch(given):
+        return given
+    # It is no secret. For numbers of the system's own the interpreter's lock is let go of, and a busy thread keeps it for long.
+    return f"{random.getrandbits(128):032x}"

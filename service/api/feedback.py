@@ -22,7 +22,7 @@ from service.api.documentation import feedback_body, problems
 from service.api.edge import tell
 from service.api.problems import INVALID, NOT_FOUND, Fault, Problem, at, of_append
 from service.api.routing import Guarded
-from service.api.schemas import Accepted, Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
+from service.api.schemas import Contract, FeedbackAccepted, FeedbackItem, FeedbackRequest, FeedbackStatus
 from service.api.service import Service
 from service.fates import fate_of
 from service.store import EntryKind, MissingInstance, NewEntry, Prediction
@@ -35,7 +35,6 @@ KEY_HEADER = "Idempotency-Key"
 def routes(service: Service, contract: Contract) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["feedback"], route_class=Guarded)
-    limits = service.settings.limits
 
     @router.post(
         "/feedback",
@@ -50,12 +49,7 @@ def routes(service: Service, contract: Contract) -> APIRouter:
     )
     async def feedback(request: Request) -> Response:
         """Take labels, all of the request or none. Every answer with 2xx is on stable storage."""
-        sent = parse_json(contract.feedback, await read_json(request, limits.body_bytes))
-        keep_pace(service.pace, request, len(sent.feedback))
-        service.check_backlog()
-        labels = _labels(service, sent)
-        entries = await _entries(service, sent, labels, source_of(request), _request_key(request))
-        classes = list(map(service.model.head.classes_of, labels))
+        entries, classes = await _read(service, contract, request)
         with service.newcomers.reserved(service.served.now, classes) as reserved:
             seqs = await asyncio.wrap_future(service.feedback.append(entries))
             reserved.until(max(seqs))
@@ -79,71 +73,98 @@ def status_of(service: Service, seq: int, what: str, *, kinds: Collection[EntryK
     return FeedbackStatus(seq=seq, **asdict(fate_of(service.feedback, service.checkpoints, entry)))
 
 
+async def _read(service: Service, contract: Contract, request: Request) -> tuple[list[NewEntry], list[Sequence[str]]]:
+    """Return what a request brings, and the classes that each item names. What it was made of need not wait for the disk."""
+    sent = parse_json(contract.feedback, await read_json(request, service.settings.limits.body_bytes))
+    keep_pace(service.pace, request, len(sent.feedback))
+    service.check_backlog()
+    _check_sources(sent.feedback)
+    labels = _labels(service.model.head, sent.feedback)
+    entries = await _entries(service, sent, labels, source_of(request), _request_key(request))
+    return entries, list(map(service.model.head.classes_of, labels))
+
+
 async def _accepted(service: Service, request: Request, seqs: Sequence[int]) -> Response:
     last, wait = max(seqs), wait_of(request)
     version = await service.served.contains(last, wait) if wait is not None else None
-    answer = FeedbackAccepted(accepted=[Accepted(seq=seq) for seq in seqs], log_seq=last, model_version=version)
+    answer: dict[str, Any] = {"accepted": [{"seq": seq} for seq in seqs], "log_seq": last}  # FeedbackAccepted, for many items
     tell(request, seq=last, items=len(seqs), version=version)
     headers = {"Location": f"/feedback/{last}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"
     if version is not None:
+        answer["model_version"] = version
         headers["Model-Version"] = str(version)
-    return Response(to_json(answer, exclude_none=True), 202 if version is None else 200, headers, JSON)
+    return Response(to_json(answer), 202 if version is None else 200, headers, JSON)
 
 
 async def _entries(
     service: Service, sent: FeedbackRequest, labels: Sequence[Label], source: str | None, request_key: str | None
 ) -> list[NewEntry]:
     """Turn the request into entries of the log: predictions joined, keys and fingerprints set."""
-    instances = await _instances(service, sent)
-    predictions = await join(service, [item.prediction_id for item in sent.feedback if item.prediction_id])
-    traces.link(prediction.trace for prediction in predictions.values())
+    items = sent.feedback
+    instances = await _instances(service, items)
     trace = traces.here()
-    whole = _digest(sent) if request_key else b""
-    entries = []
-    for index, (item, label, instance) in enumerate(zip(sent.feedback, labels, instances, strict=True)):
-        key = item.key or (f"{KEY_HEADER}:{request_key}#{index}" if request_key else None)
-        prediction = predictions.get(item.prediction_id or "")
-        if item.prediction_id and prediction is None and key is None:
-            raise of_append(MissingInstance(index))
-        entries.append(
-            NewEntry(
-                instance=prediction.instance if prediction else instance,
-                label=json.dumps(label),
-                digest=b"" if key is None else _digest(item) if item.key else whole,
-                weight=item.weight,
-                key=key,
-                source=source,
-                prediction_id=item.prediction_id,
-                predicted_by=prediction.version if prediction else None,
-                answer=prediction.answer if prediction else None,
-                trace=trace,
-            )
+    entries = [
+        NewEntry(
+            instance=instance,
+            label=to_json(label).decode(),
+            digest=digest,
+            weight=item.weight,
+            key=key,
+            source=source,
+            prediction_id=item.prediction_id,
+            trace=trace,
         )
+        for item, label, instance, (key, digest) in zip(items, labels, instances, _keys(sent, request_key), strict=True)
+    ]
+    entries = await _joined(service, entries)
     await _check_labels(service, labels, [entry.instance for entry in entries])
     return entries
 
 
-def _labels(service: Service, sent: FeedbackRequest) -> list[Label]:
+async def _joined(service: Service, entries: list[NewEntry]) -> list[NewEntry]:
+    """Give the entries of predictions what was predicted of what. Raises Problem 422 for one that is gone, and has no key."""
+    places = {index: entry.prediction_id for index, entry in enumerate(entries) if entry.prediction_id is not None}
+    predictions = await join(service, list(places.values()))
+    traces.link(prediction.trace for prediction in predictions.values())
+    for index, id in places.items():
+        if prediction := predictions.get(id):
+            entries[index] = entries[index]._replace(
+                instance=prediction.instance, predicted_by=prediction.version, answer=prediction.answer
+            )
+        elif entries[index].key is None:
+            raise of_append(MissingInstance(index))
+    return entries
+
+
+def _keys(sent: FeedbackRequest, request_key: str | None) -> list[tuple[str | None, bytes]]:
+    """Return the key of each item, its own or one made of the request's, and the fingerprint of what came under it."""
+    whole = _digest(sent) if request_key else b""
+    return [
+        (item.key, _digest(item)) if item.key else (f"{KEY_HEADER}:{request_key}#{index}" if request_key else None, whole)
+        for index, item in enumerate(sent.feedback)
+    ]
+
+
+def _labels(head: Head, items: Sequence[FeedbackItem]) -> list[Label]:
     """Return the labels as the log keeps them. Raises Problem 422."""
-    for index, item in enumerate(sent.feedback):
-        _check_source(index, item)
-    head = service.model.head
-    return [_label(head, index, item) for index, item in enumerate(sent.feedback)]
+    labels = []
+    for index, item in enumerate(items):
+        try:
+            labels.append(head.parse_label(item.label))
+        except LabelError as exc:
+            raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
+    return labels
 
 
-def _check_source(index: int, item: FeedbackItem) -> None:
-    if (item.prediction_id is None) == (item.instance is None):
-        detail = "give either prediction_id or instance"
-        raise Problem(INVALID, f"/feedback/{index}: {detail}", faults=[Fault(pointer=f"/feedback/{index}", detail=detail)])
-
-
-def _label(head: Head, index: int, item: FeedbackItem) -> Label:
-    try:
-        return head.parse_label(item.label)
-    except LabelError as exc:
-        raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
+def _check_sources(items: Sequence[FeedbackItem]) -> None:
+    """Raise Problem 422 for an item that says of two things, or of nothing, what its label is for."""
+    for index, item in enumerate(items):
+        if (item.prediction_id is None) == (item.instance is None):
+            detail = "give either prediction_id or instance"
+            pointer = f"/feedback/{index}"
+            raise Problem(INVALID, f"{pointer}: {detail}", faults=[Fault(pointer=pointer, detail=detail)])
 
 
 async def _check_labels(service: Service, labels: Sequence[Label], payloads: Sequence[bytes | None]) -> None:
@@ -165,18 +186,19 @@ def _check_each(service: Service, labels: Sequence[Label], payloads: Sequence[by
             raise at(f"/feedback/{index}/label{exc.pointer}", exc) from exc
 
 
-async def _instances(service: Service, sent: FeedbackRequest) -> list[bytes | None]:
+async def _instances(service: Service, items: Sequence[FeedbackItem]) -> list[bytes | None]:
     """Return what the log keeps of the instances that were sent along, once they are known to be readable."""
     kind = service.model.input
     parsed: dict[int, Any] = {}
-    for index, item in enumerate(sent.feedback):
+    for index, item in enumerate(items):
         if item.instance is not None:
             try:
                 parsed[index] = kind.parse(item.instance)
             except InstanceError as exc:
                 raise at(f"/feedback/{index}/instance", exc) from exc
-    await service.prepare(list(parsed.values()), [f"/feedback/{index}/instance" for index in parsed])
-    return [kind.dump(parsed[index]) if index in parsed else None for index in range(len(sent.feedback))]
+    if kind.slow:  # no other fails at what was parsed
+        await service.prepare(list(parsed.values()), [f"/feedback/{index}/instance" for index in parsed])
+    return [kind.dump(parsed[index]) if index in parsed else None for index in range(len(items))]
 
 
 async def join(service: Service, ids: Sequence[str]) -> Mapping[str, Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from service.api.problems import TOO_MANY_CLASSES, Fault, Problem
 from service.position import Position
@@ -64,17 +65,15 @@ class Newcomers:
 
     def _new(self, serving: Serving | None, classes: Sequence[Sequence[str]]) -> dict[str, int]:
         """Return the names that are neither known nor waiting, and the first item of each."""
-        if not self._are_known(classes):
-            self._follow(serving)
+        if self._known.issuperset(chain.from_iterable(classes)):
+            return {}
+        self._follow(serving)
         new: dict[str, int] = {}
         for index, names in enumerate(classes):
             for name in names:
                 if name not in self._known and name not in self._waiting:
                     new.setdefault(name, index)
         return new
-
-    def _are_known(self, classes: Sequence[Sequence[str]]) -> bool:
-        return all(name in self._known for names in classes for name in names)
 
     def _follow(self, serving: Serving | None) -> None:
         """Look at the version that is served, where it is another one: a catalogue may be large."""

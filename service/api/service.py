@@ -37,6 +37,9 @@ from service.store import CheckpointStore, FeedbackLog, PredictionJournal, Versi
 
 log = logging.getLogger(__name__)
 
+YOUNG = 10_000  # objects after which the collector looks for cycles: one request may bring thousands, and no cycles
+GLANCE = 0.05  # seconds for which a look at what other processes have appended holds, when room for more is asked for
+
 
 class Service:
     """One API process's part of the service."""
@@ -130,13 +133,14 @@ class Service:
 
     def check_backlog(self) -> None:
         """Raise Problem 429 where too much waits for the learner."""
-        lag = self._lag()
+        lag = self._lag(within=GLANCE)
         if lag >= self.settings.limits.backlog:
             raise Problem(BACKLOG, f"{lag} items wait for the learner", headers=RETRY_AFTER)
 
-    def _lag(self) -> int:
+    def _lag(self, within: float = 0.0) -> int:
         serving = self.served.now
-        return Position.of(serving.version).lag(self.feedback.end()) if serving else self.feedback.end()
+        end = self.feedback.end(within)
+        return Position.of(serving.version).lag(end) if serving else end
 
     def _publish(self, serving: Serving) -> None:
         first = self.served.now is None
@@ -145,6 +149,7 @@ class Service:
             # What start-up made lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(YOUNG)
             self._on_ready()
 
     def _timeouts(self) -> Timeouts | None:

@@ -122,8 +122,11 @@ class FeedbackLog(Protocol):
     def secret(self) -> bytes:
         """Return random bytes that no client knows, the same for as long as the log is."""
 
-    def end(self) -> int:
-        """Return the last sequence number, 0 for an empty log."""
+    def end(self, within: float = 0.0) -> int:
+        """Return the last sequence number, 0 for an empty log.
+
+        What other processes have appended in the last `within` seconds may be missing.
+        """
 
     def wait(self, timeout: float) -> None:
         """Wait until an append in any process rings, or the timeout in seconds is over."""

@@ -67,6 +67,16 @@ def test_an_empty_log_ends_at_zero(log: FeedbackLog) -> None:
     assert (log.end(), log.read(0, 10), log.fetch([1])) == (0, [], {})
 
 
+def test_a_glance_at_the_end_knows_of_own_appends_at_once_and_of_others_soon(open_log: Opener) -> None:
+    first, second = open_log(), open_log()
+    assert first.end() == 0
+    append(second, entry())
+    assert first.end(within=1000) == 0
+    assert first.end(within=0) == second.end(within=1000) == 1
+    append(first, entry())
+    assert first.end(within=1000) == 2
+
+
 def test_pages_of_any_size_are_a_partition_of_the_log(log: FeedbackLog) -> None:
     append(log, *(entry(label=str(number)) for number in range(20)))
     for size in (1, 3, 7, 50):

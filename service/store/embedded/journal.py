@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from service.store.embedded.database import Database, row_sum, sealed
+from service.store.embedded.database import Database, sealed
 from service.store.embedded.directory import DataDirectory
+from service.store.embedded.rows import insert
 from service.store.errors import StoreError
 from service.store.protocols import Prediction
 
@@ -33,7 +34,8 @@ CREATE TRIGGER IF NOT EXISTS predictions_gone AFTER DELETE ON predictions BEGIN 
 """
 
 # One that is damaged is not known: its label comes with the instance then.
-SEALED = sealed(["id", "version", "instance", "answer", "written_at"])
+WRITTEN = ("id", "version", "instance", "answer", "written_at")
+SEALED = sealed(WRITTEN)
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 FLUSH_SECONDS = 0.02  # a little patience makes one transaction of many small ones
@@ -149,10 +151,7 @@ class EmbeddedPredictionJournal:
     def _write(self, connection: sqlite3.Connection) -> None:
         now = time.time()
         rows = [(_key(p.id), p.version, p.instance, p.answer, now) for p in self._writing.values()]
-        connection.executemany(
-            "INSERT OR IGNORE INTO predictions (id, version, instance, answer, written_at, crc) VALUES (?, ?, ?, ?, ?, ?)",
-            ((*row, row_sum(*row)) for row in rows),
-        )
+        insert(connection, "INSERT OR IGNORE INTO predictions", WRITTEN, rows, bulk="instance")
         traced = [(_key(p.id), p.trace) for p in self._writing.values() if p.trace is not None]
         connection.executemany("INSERT OR IGNORE INTO traces VALUES (?, ?)", traced)
 

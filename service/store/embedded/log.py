@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import sqlite3
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -17,12 +15,10 @@ from service.store.embedded.bell import Bell, ring
 from service.store.embedded.copying import copy_database, made_whole
 from service.store.embedded.database import Database, failing_as_unavailable, row_sum, sealed
 from service.store.embedded.directory import DataDirectory
+from service.store.embedded.tail import WRITTEN, OwnedKey, Tail, owned, tombstone_key
 from service.store.errors import (
-    AppendRefused,
     KeyBusy,
-    KeyReused,
     LogBusy,
-    MissingInstance,
     StoreError,
     StoreUnavailable,
 )
@@ -57,14 +53,9 @@ CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), value 
 INSERT OR IGNORE INTO secret VALUES (1, randomblob(32));
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-WRITTEN = (
-    *("kind", "instance", "label", "weight", "key", "source", "digest", "prediction_id", "predicted_by", "answer", "replaces"),
-    "received_at",
-)
 SEALED = sealed(WRITTEN)
 READ = f"SELECT {', '.join(Entry._fields)}, digest, crc FROM feedback"
 SEAL = f"crc32({', '.join(WRITTEN)})"
-INSERT = f"INSERT INTO feedback ({', '.join(WRITTEN)}, crc) VALUES ({', '.join('?' * (len(WRITTEN) + 1))})"
 
 # The key of feedback stays as a keyed hash: a client that sends it once more is answered as before, and not learned from. That
 # of a class goes: its name may be given again, and is nobody's key.
@@ -74,19 +65,16 @@ TOMBSTONE = (
 )
 
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # of entries that wait for the writer
-KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the learner, or many of them are not needed
 READ_BYTES = 64 * 1024 * 1024  # of instances that one read returns, so that pictures don't fill the memory
 
 
 @dataclass(slots=True)
 class _Append:
     entries: Sequence[NewEntry]
+    keys: set[OwnedKey]
+    size: int  # in bytes
     future: Future[list[int]] = field(default_factory=Future)
     began: float = field(default_factory=time.perf_counter)
-
-    @property
-    def size(self) -> int:
-        return sum(len(entry.instance or b"") + len(entry.label) for entry in self.entries)
 
 
 class EmbeddedFeedbackLog:
@@ -99,24 +87,26 @@ class EmbeddedFeedbackLog:
         self._bell: Bell | None = None
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
-        self._keys: set[tuple[EntryKind, str, str]] = set()  # of the appends that wait or are being written
+        self._keys: set[OwnedKey] = set()  # of the appends that wait or are being written
         self._changed = threading.Condition()
+        self._end = 0  # as far as it is known
+        self._looked = -math.inf  # for what others append, on the monotonic clock
         self._closed = False
         self._writer: threading.Thread | None = None
 
     def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
         """Append all entries or none; see FeedbackLog."""
-        append = _Append(entries)
-        keys = _keys(entries)
+        append = _Append(entries, _keys(entries), sum(len(entry.instance or b"") + len(entry.label) for entry in entries))
         with self._changed:
             if self._closed:
                 raise StoreUnavailable("the log is closed")
             if self._waiting and self._waiting_bytes + append.size > MAX_WAITING_BYTES:
                 raise LogBusy
-            for index, entry in enumerate(entries):
-                if (entry.kind, _owner(entry), entry.key) in self._keys:
-                    raise KeyBusy(index)
-            self._keys |= keys
+            if busy := append.keys & self._keys:
+                raise KeyBusy(
+                    next(index for index, entry in enumerate(entries) if entry.key is not None and owned(entry) in busy)
+                )
+            self._keys |= append.keys
             self._waiting.append(append)
             self._waiting_bytes += append.size
             if self._writer is None:
@@ -198,10 +188,14 @@ class EmbeddedFeedbackLog:
         with self._database.read() as connection:
             return bytes(connection.execute("SELECT value FROM secret").fetchone()[0])
 
-    def end(self) -> int:
-        """Return the last sequence number, 0 for an empty log."""
-        with self._database.read() as connection:
-            return int(connection.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0])
+    def end(self, within: float = 0.0) -> int:
+        """Return the last sequence number, 0 for an empty log; see FeedbackLog."""
+        now = time.monotonic()
+        if now - self._looked >= within:
+            with self._database.read() as connection:
+                self._reach(int(connection.execute("SELECT coalesce(max(seq), 0) FROM feedback").fetchone()[0]))
+            self._looked = now
+        return self._end
 
     def wait(self, timeout: float) -> None:
         """Wait for an append in any process."""
@@ -244,7 +238,7 @@ class EmbeddedFeedbackLog:
             results = self._commit(appends)
             with self._changed:
                 for append in appends:
-                    self._keys -= _keys(append.entries)
+                    self._keys -= append.keys
             for append, result in zip(appends, results, strict=True):
                 if isinstance(result, StoreError):
                     append.future.set_exception(result)
@@ -263,9 +257,17 @@ class EmbeddedFeedbackLog:
     def _commit(self, appends: Sequence[_Append]) -> Sequence[list[int] | StoreError]:
         try:
             with self._database.write() as connection:
-                return [_insert_all(connection, append.entries) for append in appends]
+                tail = Tail(connection)
+                results = [tail.append(append.entries) for append in appends]
+                last = tail.write()
         except StoreError as exc:
             return [exc] * len(appends)
+        self._reach(last)
+        return results
+
+    def _reach(self, seq: int) -> None:
+        with self._changed:
+            self._end = max(self._end, seq)
 
 
 def fork(data: Path, to: Path) -> int:
@@ -289,78 +291,5 @@ def fork(data: Path, to: Path) -> int:
             database.close()
 
 
-def _insert_all(connection: sqlite3.Connection, entries: Sequence[NewEntry]) -> list[int] | AppendRefused:
-    """Insert the entries of one append, or nothing of them."""
-    connection.execute("SAVEPOINT append")
-    try:
-        seqs = [_insert(connection, index, entry) for index, entry in enumerate(entries)]
-    except AppendRefused as refusal:
-        connection.execute("ROLLBACK TO append")
-        return refusal
-    finally:
-        connection.execute("RELEASE append")
-    return seqs
-
-
-def tombstone_key(secret: bytes, key: str) -> str:
-    """Return what stands for the key of a forgotten entry."""
-    return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
-
-
-def _insert(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int:
-    if entry.key is not None and (known := _known(connection, index, entry)) is not None:
-        return known
-    if entry.instance is None:
-        raise MissingInstance(index)
-    earlier = _label_of(connection, entry.prediction_id)
-    if entry.only_first and earlier is not None:
-        return earlier
-    row = (
-        *(entry.kind, entry.instance, entry.label, entry.weight, entry.key, entry.source, entry.digest, entry.prediction_id),
-        *(entry.predicted_by, entry.answer, earlier, time.time()),
-    )
-    cursor = connection.execute(INSERT, (*row, row_sum(*row)))
-    assert cursor.lastrowid is not None
-    if entry.trace is not None:
-        connection.execute("INSERT OR REPLACE INTO traces VALUES (?, ?)", (cursor.lastrowid, entry.trace))
-        connection.execute("DELETE FROM traces WHERE seq <= ?", (cursor.lastrowid - KEPT_TRACES,))
-    return cursor.lastrowid
-
-
-def _known(connection: sqlite3.Connection, index: int, entry: NewEntry) -> int | None:
-    """Return the sequence number that an entry's key has. Raises KeyReused where it came with other content."""
-    assert entry.key is not None
-    known = _keyed(connection, entry.kind, entry.key, _owner(entry))
-    if known is not None:
-        if known[1] != entry.digest:
-            raise KeyReused(index)
-        return int(known[0])
-    if entry.kind != "feedback":  # a class may be named again after it was forgotten
-        return None
-    (secret,) = connection.execute("SELECT value FROM secret").fetchone()
-    forgotten = _keyed(connection, "forgotten", tombstone_key(secret, entry.key), _owner(entry))
-    return None if forgotten is None else int(forgotten[0])
-
-
-def _keyed(connection: sqlite3.Connection, kind: EntryKind, key: str, owner: str) -> tuple[int, bytes] | None:
-    query = "SELECT seq, digest FROM feedback WHERE kind = ? AND key = ? AND (kind = 'class' OR coalesce(source, '') = ?)"
-    found: tuple[int, bytes] | None = connection.execute(query, (kind, key, owner)).fetchone()
-    return found
-
-
-def _owner(entry: NewEntry) -> str:
-    """Return whose a key is: a class has one name for all."""
-    return "" if entry.kind == "class" else entry.source or ""
-
-
-def _label_of(connection: sqlite3.Connection, prediction_id: str | None) -> int | None:
-    """Return the latest label that a prediction has."""
-    if prediction_id is None:
-        return None
-    query = "SELECT max(seq) FROM feedback WHERE prediction_id = ?"
-    seq: int | None = connection.execute(query, (prediction_id,)).fetchone()[0]
-    return seq
-
-
-def _keys(entries: Sequence[NewEntry]) -> set[tuple[EntryKind, str, str]]:
-    return {(entry.kind, _owner(entry), entry.key) for entry in entries if entry.key is not None}
+def _keys(entries: Sequence[NewEntry]) -> set[OwnedKey]:
+    return {owned(entry) for entry in entries if entry.key is not None}
