@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.store import KeyReused, NewEntry
-from service.store.embedded.database import Database
+from service.store.embedded.database import MOST_ASKED, Database
 from service.store.embedded.log import SCHEMA
 from service.store.embedded.rows import MOST_BYTES, MOST_ROWS
-from service.store.embedded.tail import MOST_ASKED, Tail
+from service.store.embedded.tail import Tail
 
 
 @pytest.fixture

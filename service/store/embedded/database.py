@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from service.store.errors import DataDirectoryError, StoreUnavailable
 from service.store.protocols import Timed
+
+T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
 DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -22,6 +24,7 @@ DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 DAMAGED_WORDS = ("no such column", "no such table", "user-defined function", "decode")
 # A file that could not be opened for writing for a moment is read-only to a connection for ever: it is made anew.
 STUCK = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+MOST_ASKED = 256  # values that one statement looks for
 WAY_OUT = "put a copy of the data directory back"
 
 
@@ -170,6 +173,16 @@ _AS_BYTES: Mapping[type, Callable[[Any], bytes]] = {
     bool: _pack,
     NoneType: lambda _: b"",
 }
+
+
+def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut values into parts that one statement each asks for."""
+    return (values[start : start + MOST_ASKED] for start in range(0, len(values), MOST_ASKED))
+
+
+def marks(values: Sequence[object]) -> str:
+    """Return the marks of values that something is to be in."""
+    return f"({', '.join('?' * len(values))})"
 
 
 @contextmanager

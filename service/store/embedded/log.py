@@ -13,7 +13,7 @@ from typing import Any
 
 from service.store.embedded.bell import Bell, ring
 from service.store.embedded.copying import copy_database, made_whole
-from service.store.embedded.database import Database, failing_as_unavailable, row_sum, sealed
+from service.store.embedded.database import Database, failing_as_unavailable, in_parts, marks, row_sums, sealed
 from service.store.embedded.directory import DataDirectory
 from service.store.embedded.tail import WRITTEN, OwnedKey, Tail, owned, tombstone_key
 from service.store.errors import (
@@ -55,6 +55,8 @@ CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 SEALED = sealed(WRITTEN)
 READ = f"SELECT {', '.join(Entry._fields)}, digest, crc FROM feedback"
+INSTANCE = Entry._fields.index("instance")
+DIGEST = 1 + WRITTEN.index("digest")  # where it would be among what is read, behind the sequence number
 SEAL = f"crc32({', '.join(WRITTEN)})"
 
 # The key of feedback stays as a keyed hash: a client that sends it once more is answered as before, and not learned from. That
@@ -118,22 +120,25 @@ class EmbeddedFeedbackLog:
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return at most `limit` entries after a sequence number, and not many more bytes than READ_BYTES."""
         query = f"{READ} WHERE seq > ? ORDER BY seq LIMIT ?"
-        entries: list[Entry] = []
+        rows: list[tuple[Any, ...]] = []
         size = 0
         with self._database.read() as connection:
             for row in connection.execute(query, (after, limit)):
-                entries.append(self._entry(row))
-                size += len(entries[-1].instance)
+                rows.append(row)
+                size += len(row[INSTANCE])
                 if size > READ_BYTES:
                     break
-        return entries
+        return self._entries(rows)
 
     def fetch(self, seqs: Sequence[int]) -> dict[int, Entry]:
         """Return the entries with these sequence numbers."""
-        query = f"{READ} WHERE seq = ?"
         with self._database.read() as connection:
-            rows = (connection.execute(query, (seq,)).fetchone() for seq in set(seqs))
-            return {row[0]: self._entry(row) for row in rows if row is not None}
+            rows = [
+                row
+                for some in in_parts(list(set(seqs)))
+                for row in connection.execute(f"{READ} WHERE seq IN {marks(some)}", some)
+            ]
+        return {entry.seq: entry for entry in self._entries(rows)}
 
     def kinds(self, seqs: Sequence[int]) -> dict[int, EntryKind]:
         """Return what the entries with these sequence numbers bring."""
@@ -151,7 +156,8 @@ class EmbeddedFeedbackLog:
         """Return all acts of a kind."""
         query = f"{READ} WHERE kind IN ('rollback', 'forget', 'release') AND kind = ? ORDER BY seq"
         with self._database.read() as connection:
-            return [self._entry(row) for row in connection.execute(query, (kind,))]
+            rows = connection.execute(query, (kind,)).fetchall()
+        return self._entries(rows)
 
     def brought_by(self, source: str, before: int) -> list[int]:
         """Return what a source has brought."""
@@ -225,13 +231,16 @@ class EmbeddedFeedbackLog:
             self._bell.close()
         self._database.close()
 
-    def _entry(self, row: tuple[Any, ...]) -> Entry:
-        """Return the entry of a row. Raises DataDirectoryError where it is not what was written."""
-        *columns, digest, crc = row
-        # Here and not in SQL: SQLite would have to call back, and take turns with the other threads, for each row.
-        if crc is not None and crc != row_sum(*columns[1:7], digest, *columns[7:]):
-            raise self._database.damaged(f"seq {row[0]} is not what was written")
-        return Entry._make(columns)
+    def _entries(self, rows: Sequence[tuple[Any, ...]]) -> list[Entry]:
+        """Return the entries of rows that were read. Raises DataDirectoryError where one is not what was written."""
+        if not rows:
+            return []
+        # Summed here and not in SQL: SQLite would call back, and take turns with the other threads, for each row.
+        *columns, digests, written = zip(*rows, strict=True)
+        for row, sum_, found in zip(rows, written, row_sums([*columns[1:DIGEST], digests, *columns[DIGEST:]]), strict=True):
+            if sum_ not in (None, found):
+                raise self._database.damaged(f"seq {row[0]} is not what was written")
+        return [Entry._make(row[:-2]) for row in rows]
 
     def _write_loop(self) -> None:
         while appends := self._take():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from service.store.embedded.database import in_parts, marks
 from service.store.embedded.rows import insert
 from service.store.errors import AppendRefused, KeyReused, MissingInstance
 from service.store.protocols import EntryKind, NewEntry
@@ -19,8 +20,6 @@ BROUGHT = ("kind", "instance", "label", "weight", "key", "source", "digest", "pr
 WRITTEN = (*BROUGHT, "replaces", "received_at")
 
 KEPT_TRACES = 1_000_000  # sequence numbers back: more than may wait for the learner, or many of them are not needed
-
-MOST_ASKED = 256  # keys, or predictions, that one statement looks for
 
 OwnedKey = tuple[EntryKind, str, str]
 """What a key is of, whose it is, and the key."""
@@ -137,15 +136,15 @@ class Tail:
         """Yield which of some keys the table has, with the sequence number and the digest of each."""
         owners = "(kind = 'class' OR coalesce(source, '') = ?)"
         query = f"SELECT key, seq, digest FROM feedback WHERE kind = ? AND {owners} AND key IN"
-        for some in _parts(keys):
-            yield from self._connection.execute(f"{query} {_marks(some)}", (kind, owner, *some))
+        for some in in_parts(keys):
+            yield from self._connection.execute(f"{query} {marks(some)}", (kind, owner, *some))
 
     def _find_labels(self, entries: Sequence[NewEntry]) -> dict[str, int]:
         """Return the latest labels, by prediction, that the table has of those that some entries are for."""
         ids = {entry.prediction_id for entry in entries if entry.prediction_id is not None} - self._taken.labelled.keys()
         found: dict[str, int] = {}
-        for some in _parts(list(ids)):
-            query = f"SELECT prediction_id, max(seq) FROM feedback WHERE prediction_id IN {_marks(some)} GROUP BY prediction_id"
+        for some in in_parts(list(ids)):
+            query = f"SELECT prediction_id, max(seq) FROM feedback WHERE prediction_id IN {marks(some)} GROUP BY prediction_id"
             found.update(self._connection.execute(query, some))
         return found
 
@@ -159,12 +158,3 @@ def owned(entry: NewEntry) -> OwnedKey:
 def tombstone_key(secret: bytes, key: str) -> str:
     """Return what stands for the key of a forgotten entry."""
     return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
-
-
-def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut values into parts that one statement each asks for."""
-    return (values[start : start + MOST_ASKED] for start in range(0, len(values), MOST_ASKED))
-
-
-def _marks(values: Sequence[str]) -> str:
-    return f"({', '.join('?' * len(values))})"
