@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Any
 
 Memory = bytearray | mmap.mmap
@@ -11,11 +12,15 @@ HUGE = 2 * 1024 * 1024  # bytes of a page, on most machines
 
 
 def memory(size: int) -> Memory:
-    """Return so many bytes, all zero."""
+    """Return so many bytes, all zero. Raises MemoryError."""
     if size < HUGE:
         return bytearray(size)
-    taken = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        taken = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as exc:  # who reads a file into it would take that for an error of the file
+        raise MemoryError(f"{size} bytes: {exc.strerror}") from exc
     advice: Any = getattr(mmap, "MADV_HUGEPAGE", None)  # which only Linux has
     if advice is not None:
-        taken.madvise(advice)
+        with suppress(OSError):  # a kernel built without huge pages refuses to be advised
+            taken.madvise(advice)
     return taken
