@@ -158,6 +158,7 @@ class EmbeddedCheckpointStore:
             if tainted:
                 released += release(connection, _superseded(connection, min(tainted)))
             self._parts.insert(connection, contents)  # after those that go: it takes their places
+        self._parts.unlink_inserted(contents)
         ring(self._directory.bells, "version")
         self._parts.unlink(released)  # after the bell: to remove a file takes as long as to sync one
 

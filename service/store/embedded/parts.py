@@ -38,7 +38,7 @@ class Parts:
         self.write_files(contents)
         with self._database.write() as connection:
             self.insert(connection, contents)
-        self.unlink(sha256 for sha256, content in contents.items() if self._is_small(content))
+        self.unlink_inserted(contents)
 
     def write_files(self, contents: Mapping[str, bytes]) -> None:
         """Bring the large ones of these parts to stable storage, before the transaction that names them."""
@@ -53,7 +53,7 @@ class Parts:
         """Insert the small ones of these parts, unless they are there already, and whole."""
         connection.executemany(
             "INSERT INTO parts VALUES (?, ?)"
-            " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content <> excluded.content",
+            " ON CONFLICT DO UPDATE SET content = excluded.content WHERE content IS NOT excluded.content",
             ((sha256, content) for sha256, content in contents.items() if self._is_small(content)),
         )
 
@@ -81,6 +81,10 @@ class Parts:
         for sha256 in sha256s:
             with suppress(OSError):
                 self._directory.checkpoint(sha256).unlink(missing_ok=True)
+
+    def unlink_inserted(self, contents: Mapping[str, bytes]) -> None:
+        """Remove the files that were put beside those of these parts that are inserted now: they would come before them."""
+        self.unlink(sha256 for sha256, content in contents.items() if self._is_small(content))
 
     def remove_orphans(self, named: Collection[str]) -> None:
         """Remove all but the parts with these names: what a crash left."""
@@ -113,8 +117,10 @@ class Parts:
 
 def inserted_part(connection: sqlite3.Connection, sha256: str) -> bytes | None:
     """Return what the database holds of a part, unchecked; None where it has no such part."""
-    row = connection.execute("SELECT content FROM parts WHERE sha256 = ?", (sha256,)).fetchone()
-    return None if row is None else bytes(row[0])
+    # One changed bit makes a text of the blob, or nothing: its sum is to tell, and no error of its type.
+    query = "SELECT CAST(coalesce(content, '') AS BLOB) FROM parts WHERE sha256 = ?"
+    row: tuple[bytes] | None = connection.execute(query, (sha256,)).fetchone()
+    return None if row is None else row[0]
 
 
 def delete_parts(connection: sqlite3.Connection, sha256s: Iterable[str]) -> None:
