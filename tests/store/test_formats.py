@@ -11,6 +11,7 @@ import pytest
 
 from service.store import DataDirectoryError, LearnerRunning, NewEntry
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
+from service.store.embedded.backup import back_up
 from service.store.embedded.formats import FORMAT
 from service.verify import consumed, verify_versions
 from tests.running import RunningService, learn
@@ -56,6 +57,12 @@ def test_an_upgrade_that_was_cut_off_is_done_once_more(old: Path) -> None:
         declared = checkpoints.get(2)
         assert declared is not None
         assert (declared.steps, declared.applied_seq, declared.updates) == ([[[5], []]], 5, 2)
+
+
+def test_a_store_that_was_upgraded_and_not_served_yet_can_be_backed_up(old: Path, tmp_path: Path) -> None:
+    """As after a restore of a backup of an earlier format."""
+    DataDirectory(old).create()
+    assert back_up(old, tmp_path / "backup").version == 11
 
 
 def test_reading_a_store_of_an_earlier_format_says_what_brings_it_up(old: Path) -> None:

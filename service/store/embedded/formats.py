@@ -53,7 +53,10 @@ def _make_a_tree(versions: sqlite3.Connection, classes: Sequence[int]) -> None:
 
 
 def from_5(root: Path) -> None:
-    """Leave all in its place: parts of checkpoints that are files are read there, and later ones go where they go now."""
+    """Add the table of small parts. Parts of checkpoints that are files stay in their place, and are read there."""
+    if (root / "versions.db").exists():
+        with closing(sqlite3.connect(root / "versions.db", isolation_level=None)) as versions:
+            versions.execute("CREATE TABLE IF NOT EXISTS parts (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL)")
 
 
 UPGRADES: dict[int, Callable[[Path], None]] = {4: from_4, 5: from_5}
