@@ -14,7 +14,7 @@ from service.store.embedded.database import alike, row_sums
 # writer waits to have it back each time. What the rows share is bound once: None and bytes take sqlite3 longest of all. Each
 # statement has a copy of its rows.
 MOST_ROWS = 32
-MOST_BYTES = 4 * 1024 * 1024  # unless one row alone has more
+MOST_BYTES = 256 * 1024
 
 
 def insert(
