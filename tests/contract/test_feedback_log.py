@@ -128,6 +128,13 @@ def test_a_refused_append_harms_none_that_is_committed_with_it(log: FeedbackLog)
     assert {log.fetch([seq])[seq].label for seq in seqs} == {'"good"'}
 
 
+def test_an_append_that_nobody_waits_for_any_more_is_made_and_harms_none_after_it(log: FeedbackLog) -> None:
+    left = log.append([entry()])
+    left.cancel()
+    assert log.append([entry()]).result(10) == [2]
+    assert log.end() == 2
+
+
 def test_a_reader_that_waits_is_woken_by_another_process(open_log: Opener) -> None:
     reader, writer = open_log(), open_log()
     reader.wait(0)  # from here on it listens

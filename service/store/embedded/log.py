@@ -99,6 +99,7 @@ class EmbeddedFeedbackLog:
     def append(self, entries: Sequence[NewEntry]) -> Future[list[int]]:
         """Append all entries or none; see FeedbackLog."""
         append = _Append(entries, _keys(entries), sum(len(entry.instance or b"") + len(entry.label) for entry in entries))
+        append.future.set_running_or_notify_cancel()  # it is written, whether or not somebody still waits for it
         with self._changed:
             if self._closed:
                 raise StoreUnavailable("the log is closed")
