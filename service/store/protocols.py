@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from service.memory import Memory
 
 Part = Literal["frozen", "model", "learner"]
-"""The files of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
+"""The parts of a checkpoint: what no update changes, what the engine needs, what only the learner needs."""
 
 PARTS: tuple[Part, ...] = ("frozen", "model", "learner")
 
