@@ -84,4 +84,4 @@ def _act(config: Path | None, data: Path | None, kind: Any, asked: Any, wait: fl
     from service.acting import act
 
     with one_line(SettingsError, StoreError):
-        say(f"{act(data_directory(config, data), kind, asked, wait=wait)}")
+        say(act(data_directory(config, data), kind, asked, wait=wait))
