@@ -60,15 +60,12 @@ class Parts:
     def read(self, sha256: str) -> Memory:
         """Return what a part holds, checked. Raises CorruptCheckpoint."""
         inserted = self._inserted(sha256)
-        if inserted is None:
-            return _read(self._directory.checkpoint(sha256), sha256)
-        _check(sha256, hashlib.sha256(inserted))
-        return bytearray(inserted)
+        return _read(self._directory.checkpoint(sha256), sha256) if inserted is None else _whole(inserted, sha256)
 
     def mapped(self, sha256: str) -> Memory:
         """Return what a part holds, checked; a file's bytes in memory that processes share. Raises CorruptCheckpoint."""
-        if self._inserted(sha256) is not None:
-            return self.read(sha256)
+        if (inserted := self._inserted(sha256)) is not None:
+            return _whole(inserted, sha256)
         with _failing_as_corrupt(sha256):
             path = self._directory.checkpoint(sha256)
             # Read before it is mapped: of what can't be read a mapping tells by a signal.
@@ -139,6 +136,12 @@ def _read(path: Path, sha256: str) -> Memory:
             left = left[size:]
     _check(sha256, digest)
     return content
+
+
+def _whole(inserted: bytes, sha256: str) -> bytearray:
+    """Return a part that is inserted, in memory of the caller's own."""
+    _check(sha256, hashlib.sha256(inserted))
+    return bytearray(inserted)
 
 
 def _check(sha256: str, digest: hashlib._Hash) -> None:
