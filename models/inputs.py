@@ -39,7 +39,7 @@ BatchReaders = Mapping[str, Callable[[bytes, int], list[Any]]]
 """Functions by media type: each takes a body and how many instances it may have, and returns them, or raises InstanceError."""
 NO_BATCHES: BatchReaders = MappingProxyType({})
 
-FLOAT_LIMIT = 1e30  # numbers are cut to this size, so that float32 and squares of differences stay finite
+FLOAT_LIMIT = 1e30  # numbers that are learned are cut to this size, so that float32 and squares of differences stay finite
 
 # What Pillow raises for pictures that are cut off, lie about their size, or carry broken metadata.
 BROKEN = (
@@ -166,8 +166,7 @@ class Vector(JsonKind):
 
     def collate(self, prepared: Sequence[NDArray[np.float64] | list[float]]) -> Batch:
         """Return {"numbers": float64 [batch, length]}."""
-        numbers = torch.from_numpy(np.array(prepared, dtype=np.float64))  # torch would read number by number
-        return {"numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT)}
+        return {"numbers": torch.from_numpy(np.array(prepared, dtype=np.float64))}  # torch would read number by number
 
     def parts(self, instance: list[float], means: Sequence[float] | None) -> Parts:
         """Each number is a part."""
@@ -214,7 +213,7 @@ class Record(JsonKind):
         codes = [[code_of(name, record.get(name)) for name in self.strings] for record in prepared]
         numbers = torch.from_numpy(np.array(rows, dtype=np.float64)).reshape(len(prepared), len(self.numbers))
         return {
-            "numbers": numbers.clamp_(-FLOAT_LIMIT, FLOAT_LIMIT),
+            "numbers": numbers,
             "strings": torch.tensor(codes, dtype=torch.int64).reshape(len(prepared), len(self.strings)),
         }
 

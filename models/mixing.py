@@ -26,6 +26,8 @@ class LogisticMix(nn.Module):
 
     weights: Tensor
     items: Tensor
+    applied: Tensor
+    """The weights as they are applied, float32 [experts]: worked out when they change."""
 
     first_rate = 0.05
     last_rate = 0.005
@@ -35,11 +37,13 @@ class LogisticMix(nn.Module):
         super().__init__()
         self.register_buffer("weights", torch.full((experts,), 1 / experts, dtype=torch.float64))
         self.register_buffer("items", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("applied", self.weights.float(), persistent=False)
+        self.register_load_state_dict_post_hook(LogisticMix._derive)  # type: ignore[no-untyped-call]
 
     def forward(self, log_probabilities: Tensor) -> Tensor:
-        """Return mixed log probabilities [batch, classes] of those of each expert [batch, experts, classes]."""
+        """Return the logits of the mix, [batch, classes], of log probabilities [batch, experts, classes]."""
         bounded = log_probabilities.clamp(min=FLOOR)
-        return (self.weights.to(bounded.dtype) @ bounded).log_softmax(1)
+        return self.applied.to(bounded.dtype) @ bounded
 
     def observe(self, log_probabilities: Tensor, targets: Tensor, weights: Tensor) -> None:
         """Follow items that have been judged: [batch, experts, classes] and class indices [batch], one after the other.
@@ -61,6 +65,10 @@ class LogisticMix(nn.Module):
         count += len(bounded)
         self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)
+        self._derive()
+
+    def _derive(self, *_: object) -> None:
+        self.applied = self.weights.float()
 
 
 class ErrorMix(nn.Module):

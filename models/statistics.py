@@ -18,6 +18,9 @@ class RunningMoments(nn.Module):
     squares: Tensor
     std: Tensor
     """The standard deviation, 1 where a column has not varied yet, float64 [width]: worked out when it changes."""
+    scale: Tensor
+    shift: Tensor
+    """What a value is multiplied by and what is added for its z-score, float64 [width]: worked out with `std`."""
 
     settled = 30
     reach = 10.0
@@ -26,7 +29,8 @@ class RunningMoments(nn.Module):
         super().__init__()
         for name in ("count", "mean", "squares"):
             self.register_buffer(name, torch.zeros(width, dtype=torch.float64))
-        self.register_buffer("std", torch.ones(width, dtype=torch.float64), persistent=False)
+        for name, value in (("std", 1.0), ("scale", 1.0), ("shift", 0.0)):
+            self.register_buffer(name, torch.full((width,), value, dtype=torch.float64), persistent=False)
         self.register_load_state_dict_post_hook(RunningMoments._derive)  # type: ignore[no-untyped-call]
 
     def observe(self, values: Tensor) -> None:
@@ -36,7 +40,7 @@ class RunningMoments(nn.Module):
 
     def standardise(self, values: Tensor, limit: float) -> Tensor:
         """Return z-scores cut to +-limit, float32 [batch, width]; NaN stays NaN."""
-        return (values - self.mean).div_(self.std).clamp_(-limit, limit).float()
+        return torch.addcmul(self.shift, values, self.scale).clamp_(-limit, limit).float()
 
     def _tame(self, values: Tensor) -> Tensor:
         slack = self.reach * self.std
@@ -58,3 +62,5 @@ class RunningMoments(nn.Module):
     def _derive(self, *_: object) -> None:
         variance = self.squares / (self.count - 1).clamp(min=1)
         self.std = torch.where(variance > 0, variance, 1.0).sqrt()
+        self.scale = 1 / self.std
+        self.shift = -self.mean * self.scale

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.base import Encoder
 from models.errors import SpecificationError
-from models.inputs import Batch, InputKind, Record, Vector
+from models.inputs import FLOAT_LIMIT, Batch, InputKind, Record, Vector
 from models.quantiles import PiecewiseLinear
 from models.statistics import RunningMoments
 from models.vocabulary import Vocabulary
@@ -67,9 +67,10 @@ class Tabular(Encoder):
 
     def observe(self, batch: Batch) -> None:
         """Take the batch's numbers and strings into the running statistics."""
-        self.moments.observe(batch["numbers"])
+        numbers = batch["numbers"].clamp(-FLOAT_LIMIT, FLOAT_LIMIT)
+        self.moments.observe(numbers)
         if self.piecewise is not None:
-            self.piecewise.observe(batch["numbers"])
+            self.piecewise.observe(numbers)
         if self.strings:
             self.vocabulary.observe(batch["strings"])
 

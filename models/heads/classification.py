@@ -246,7 +246,7 @@ class Classification(Head):
     def answers(self, outputs: Tensor, top_k: int | None) -> list[Answer]:
         """Return label and scores of each item, most probable first, cut to top_k."""
         names = self.labels
-        scores, indices = self._answered(outputs).exp().topk(min(top_k or len(names), len(names)))  # [batch, k]
+        scores, indices = self._logits(outputs).softmax(1).topk(min(top_k or len(names), len(names)))  # [batch, k]
         rows = zip(scores.tolist(), indices.tolist(), strict=True)
         return [
             {"label": names[row[0]], "scores": dict(zip([names[i] for i in row], values, strict=True))} for values, row in rows
@@ -254,7 +254,7 @@ class Classification(Head):
 
     def as_tensors(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return the probability of each class, [batch, classes], in the order of the labels."""
-        return {"scores": self._answered(outputs).exp()}
+        return {"scores": self._logits(outputs).softmax(1)}
 
     def explained(self, outputs: Tensor, label: Label | None) -> Tensor:
         """Return the log odds of a class against all others, float64 [batch]; the only class has none, and 0 here."""
@@ -293,7 +293,11 @@ class Classification(Head):
         return [self.classes.get(str(label), -1) for label in labels]
 
     def _answered(self, outputs: Tensor) -> Tensor:
-        """Return the log probabilities of the answer, [batch, classes].
+        """Return the log probabilities of the answer, [batch, classes]."""
+        return self._logits(outputs).log_softmax(1)
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        """Return the logits of the answer, [batch, classes].
 
         A rare class is favoured by logit adjustment with running priors (Menon et al. 2021), as far as `balance` says.
         """
@@ -302,7 +306,7 @@ class Classification(Head):
             return mixed
         priors = (self.shares + PRIOR_ITEMS).log()
         priors = priors.where(self.last_seen > 0, priors.max())  # of a class without items nothing is known
-        return (mixed - self.balance * priors.to(mixed.dtype)).log_softmax(1)
+        return mixed - self.balance * priors.to(mixed.dtype)
 
     @property
     def _bilinear(self) -> Bilinear | None:

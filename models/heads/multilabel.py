@@ -176,7 +176,7 @@ class MultiLabel(Classification):
 
     def _odds(self, outputs: Tensor) -> Tensor:
         """Return the mixed log odds of each class, [batch, classes]."""
-        return self.mix.weights.to(outputs.dtype) @ outputs
+        return self.mix.applied.to(outputs.dtype) @ outputs
 
     def _follow(self, outputs: Tensor, true: Tensor, weights: Tensor) -> None:
         """Let the mix follow each class that is there, or was thought to be: a yes or no is a class of two."""

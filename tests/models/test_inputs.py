@@ -42,9 +42,13 @@ def test_a_vector_of_another_length_or_type_is_refused(value: object) -> None:
         TypeAdapter(Vector(length=2).instance_type).validate_python(value)
 
 
-def test_huge_numbers_stay_finite_in_float32() -> None:
-    numbers = Vector(length=2).collate([[1e308, -1e308]])["numbers"]
+def test_huge_numbers_are_finite_in_float32_or_refused() -> None:
+    kind = Vector(length=2)
+    check = TypeAdapter(kind.instance_type).validate_python
+    numbers = kind.collate([check([LARGEST, -LARGEST])])["numbers"]
     assert numbers.float().isfinite().all()
+    with pytest.raises(ValidationError):
+        check([1.001 * LARGEST, 0.0])
 
 
 def batches(dtype: str) -> st.SearchStrategy[np.ndarray]:
