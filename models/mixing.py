@@ -51,17 +51,17 @@ class LogisticMix(nn.Module):
         `weights`, [batch], shorten the step where they are below 1.
         """
         bounded = log_probabilities.detach().clamp(min=FLOOR).double().cpu().numpy()
+        true = targets.cpu().numpy()[:, None, None]
+        odds = bounded - np.take_along_axis(bounded, true, 2)  # logarithms, against the class that it was
         own = self.weights.cpu().numpy().copy()
         count = int(self.items)
         after = np.arange(count, count + len(bounded))
         rates = np.maximum(self.last_rate, self.first_rate / (1 + after / self.halving))
         rates *= np.minimum(1.0, weights.double().cpu().numpy())
-        for row, target, rate in zip(bounded, targets.tolist(), rates.tolist(), strict=True):
-            logits = own @ row
-            mixed = np.exp(logits - logits.max())
-            mixed /= mixed.sum()
-            mixed[target] -= 1
-            own -= rate * (row @ mixed)
+        for row, rate in zip(odds, rates.tolist(), strict=True):  # thousands of times: each call here counts
+            logits = own.dot(row)
+            mixed = np.exp(logits - np.maximum.reduce(logits))
+            own -= (rate / np.add.reduce(mixed)) * row.dot(mixed)
         count += len(bounded)
         self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)
