@@ -19,6 +19,7 @@ from service.store.protocols import Timed
 T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
+BUSY_PAUSE = 0.001
 DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # The statements are always the same: these can only come of a damaged schema, or of text that is none any more.
 DAMAGED_WORDS = ("no such column", "no such table", "user-defined function", "decode")
@@ -51,7 +52,7 @@ class Database:
         if connection is None:
             connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # WAL: readers never wait for the writer. FULL: a commit returns after its fsync, NORMAL: it does not wait.
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # What is deleted is overwritten too: what is forgotten must be nowhere on the disk.
             connection.execute("PRAGMA secure_delete = ON")
@@ -128,6 +129,20 @@ class Database:
         for connection in self._all:
             connection.close()
         self._all.clear()
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have the file in WAL mode, which it keeps. Of several that open a new one SQLite takes one, and lets no other wait."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def sealed(columns: Sequence[str]) -> str:
