@@ -135,6 +135,13 @@ def test_an_append_that_nobody_waits_for_any_more_is_made_and_harms_none_after_i
     assert log.end() == 2
 
 
+def test_an_append_that_no_database_can_hold_is_told_and_harms_none_after_it(log: FeedbackLog) -> None:
+    half_a_character = "\ud800"
+    with pytest.raises(UnicodeEncodeError):
+        append(log, entry(key=half_a_character))
+    assert append(log, entry()) == [1]
+
+
 def test_a_reader_that_waits_is_woken_by_another_process(open_log: Opener) -> None:
     reader, writer = open_log(), open_log()
     reader.wait(0)  # from here on it listens

@@ -19,7 +19,6 @@ from service.store.embedded.tail import WRITTEN, OwnedKey, Tail, owned, tombston
 from service.store.errors import (
     KeyBusy,
     LogBusy,
-    StoreError,
     StoreUnavailable,
 )
 from service.store.protocols import ActKind, Entry, EntryKind, NewEntry
@@ -250,7 +249,7 @@ class EmbeddedFeedbackLog:
                 for append in appends:
                     self._keys -= append.keys
             for append, result in zip(appends, results, strict=True):
-                if isinstance(result, StoreError):
+                if isinstance(result, Exception):
                     append.future.set_exception(result)
                 else:
                     append.future.set_result(result)
@@ -264,13 +263,13 @@ class EmbeddedFeedbackLog:
             appends, self._waiting, self._waiting_bytes = self._waiting, [], 0
         return appends
 
-    def _commit(self, appends: Sequence[_Append]) -> Sequence[list[int] | StoreError]:
+    def _commit(self, appends: Sequence[_Append]) -> Sequence[list[int] | Exception]:
         try:
             with self._database.write() as connection:
                 tail = Tail(connection)
                 results = [tail.append(append.entries) for append in appends]
                 last = tail.write()
-        except StoreError as exc:
+        except Exception as exc:  # noqa: BLE001  # without this thread nobody would ever be answered again
             return [exc] * len(appends)
         self._reach(last)
         return results
