@@ -16,11 +16,7 @@ from service.store.embedded.copying import copy_database, made_whole
 from service.store.embedded.database import Database, failing_as_unavailable, in_parts, marks, row_sums, sealed
 from service.store.embedded.directory import DataDirectory
 from service.store.embedded.tail import WRITTEN, OwnedKey, Tail, owned, tombstone_key
-from service.store.errors import (
-    KeyBusy,
-    LogBusy,
-    StoreUnavailable,
-)
+from service.store.errors import KeyBusy, LogBusy, StoreUnavailable
 from service.store.protocols import ActKind, Entry, EntryKind, NewEntry
 
 # AUTOINCREMENT: a sequence number is never given twice, even when the newest entries were deleted.
