@@ -45,7 +45,7 @@ def learn(state: LearningState, made: Sequence[Scene]) -> tuple[dict[str, Tensor
     items = {seq: Item(prepare(picture), label) for seq, (picture, label) in enumerate(made, 1)}
     began = time.process_time()
     batches = (range(start, min(start + size, len(items) + 1)) for start in range(1, len(items) + 1, size))
-    parts = [state.update(state.plan(batch), items) for batch in batches]
+    parts = [state.update(state.plan(batch, items), items) for batch in batches]
     spent = time.process_time() - began
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, 1000 * spent / len(items)
 

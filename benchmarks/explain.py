@@ -155,7 +155,7 @@ def _completeness() -> None:
         state = LearningState(build_model(specification), LearningSettings(warm_up=0, step_items=16))
         prepare = state.model.input.prepare
         items = {seq: Item(prepare(instances[seq - 1]), labels[seq - 1]) for seq in range(1, INSTANCES + 1)}
-        state.update(state.plan(list(items)), items)
+        state.update(state.plan(list(items), items), items)
         errors, sizes = [], []
         for instance in instances[:INSTANCES]:
             found = explain(state.model, instance, evaluations=evaluations, batch=settings.batch).attributions

@@ -73,7 +73,7 @@ class Everlearn:
         for seq, each, answer in zip(seqs, choices, answers or [None] * len(choices), strict=True):
             kept = None if answer is None else model.head.kept(answer)
             self._items[seq] = Item(model.input.prepare({"user": each.user}), each.item, answer=kept)
-        self.state.update(self.state.plan(seqs), self._items)
+        self.state.update(self.state.plan(seqs, self._items), self._items)
 
 
 class Popular:

@@ -22,6 +22,9 @@ class LogisticMix(nn.Module):
 
     The weights descend the gradient of the log loss at a rate that falls from `first_rate` to `last_rate`. They need
     not add up to 1: their sum is an online temperature (Guo et al. 2017), and with one expert that is all they are.
+
+    Items that are judged together were judged by one state, and may all say the same: that a class has just begun, which the
+    experts do not know yet. So at once they take at most half of a weight, or `reach` where that is more.
     """
 
     weights: Tensor
@@ -32,6 +35,7 @@ class LogisticMix(nn.Module):
     first_rate = 0.05
     last_rate = 0.005
     halving = 100  # items after which the rate is half of the first
+    reach = 0.02
 
     def __init__(self, experts: int) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class LogisticMix(nn.Module):
         true = targets.cpu().numpy()[:, None, None]
         odds = bounded - np.take_along_axis(bounded, true, 2)  # logarithms, against the class that it was
         own = self.weights.cpu().numpy().copy()
+        lowest = own - np.maximum(np.abs(own) / 2, self.reach)
         count = int(self.items)
         after = np.arange(count, count + len(bounded))
         rates = np.maximum(self.last_rate, self.first_rate / (1 + after / self.halving))
@@ -62,6 +67,7 @@ class LogisticMix(nn.Module):
             logits = own.dot(row)
             mixed = np.exp(logits - np.maximum.reduce(logits))
             own -= (rate / np.add.reduce(mixed)) * row.dot(mixed)
+            np.maximum(own, lowest, out=own)
         count += len(bounded)
         self.weights.copy_(torch.from_numpy(own))
         self.items.fill_(count)

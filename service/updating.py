@@ -24,8 +24,8 @@ def update(
     `earlier` looks up what is rehearsed, `said` what a frozen encoder says of items. Raises what these or the model raise; the
     stores are asked before anything is changed.
     """
-    steps = state.plan(list(items))
-    rehearsed = sorted({seq for step in steps for seq in step.rehearsed})
+    steps = state.plan(list(items), items)
+    rehearsed = sorted({seq for step in steps for seq in step.rehearsed} - items.keys())
     recall_features(state, said, [*items, *rehearsed])
     state.update(steps, {**earlier(rehearsed, state.features), **items}, factors)
     return steps, state.take_encoded()

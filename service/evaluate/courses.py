@@ -52,7 +52,7 @@ class OwnCourse:
         self._items.update(zip(seqs, items, strict=True))
         events = self.state.drift.events
         started = time.perf_counter()
-        scores = self.state.update(self.state.plan(seqs), self._items)
+        scores = self.state.update(self.state.plan(seqs, self._items), self._items)
         self.seconds += time.perf_counter() - started
         self._columns.append(scores)
         self.scores += scores[self.state.model.head.metric].tolist()

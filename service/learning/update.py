@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -80,14 +81,22 @@ class LearningState:
         """What a frozen encoder says of items, by sequence number: worked out when they are new, then only looked up."""
         self._encoded_now: set[int] = set()
 
-    def plan(self, seqs: Sequence[int]) -> list[Step]:
-        """Cut new items into optimizer steps and pick what each rehearses."""
+    def plan(self, seqs: Sequence[int], items: Mapping[int, Item]) -> list[Step]:
+        """Cut new items into optimizer steps and pick what each rehearses, of all that was learned before that step."""
         choices = choices_for(self.settings.seed, self.updates + 1, Purpose.REHEARSE)
+        corrected = _corrected(items[seq] for seq in seqs)
+        # What earlier steps have learned is rehearsed too: an import often comes class by class, and a large update that
+        # did not look back would end with the last one.
+        memory = deepcopy(self.rehearsal)
+        before: Sequence[int] = ()
         steps = []
         for new in self._cut(seqs):
+            memory.remember(before, self._strata([items[seq].label for seq in before]), choices)
+            memory.forget(corrected)
             # In the warm-up a step is a whole one, however few new items there are.
-            items = self.settings.step_items if self._warms_up else len(new)
-            steps.append(Step(tuple(new), self.rehearsal.pick(items * self.settings.rehearse, choices)))
+            count = self.settings.step_items if self._warms_up else len(new)
+            steps.append(Step(tuple(new), memory.pick(count * self.settings.rehearse, choices)))
+            before = new
         return steps
 
     @property
@@ -148,8 +157,8 @@ class LearningState:
         losses = head.losses(scores).cpu()[believed]
         if self.drift.watch(losses, seqs[-1], self.updates + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
-        self.rehearsal.remember(seqs, classes or [0] * len(seqs), choices)
-        self.rehearsal.forget({item.replaces for item in new if item.replaces is not None})
+        self.rehearsal.remember(seqs, self._strata(labels), choices)
+        self.rehearsal.forget(_corrected(new))
         return served
 
     def _follow(self) -> None:
@@ -224,6 +233,10 @@ class LearningState:
             self.features = {seq: features for seq, features in self.features.items() if seq in kept}
             self._encoded_now &= kept
 
+    def _strata(self, labels: Sequence[Label]) -> Sequence[int]:
+        """Return what rehearsal balances, of each item: all 0 where the task has no classes."""
+        return self.model.head.strata(labels) or [0] * len(labels)
+
     @property
     def _warms_up(self) -> bool:
         return self.drift.items < self.settings.warm_up
@@ -281,6 +294,11 @@ class LearningState:
             ("drift", self.drift),
             ("factors", self.factors),
         )
+
+
+def _corrected(items: Iterable[Item]) -> set[int]:
+    """Return the items whose labels these correct."""
+    return {item.replaces for item in items if item.replaces is not None}
 
 
 def _as_served(head: Head, scores: Scores, items: Sequence[Item]) -> Scores:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -12,6 +13,7 @@ from models.heads.classification import Classification
 from models.inputs import Vector
 from models.registry import build_model
 from service.learning.limits import UpdateRefused
+from service.learning.rehearsal import MEMORIES
 from service.learning.update import Item, LearningState, Step
 from service.settings import LearningSettings
 
@@ -56,7 +58,7 @@ def items(count: int, classes: int = 3) -> dict[int, Item]:
 
 def learn(state: LearningState, known: dict[int, Item], first: int, last: int, size: int = 5) -> None:
     for start in range(first, last + 1, size):
-        state.update(state.plan(range(start, min(start + size, last + 1))), known)
+        state.update(state.plan(range(start, min(start + size, last + 1)), known), known)
 
 
 def content(state: LearningState) -> tuple[bytes, bytes, bytes]:
@@ -100,26 +102,57 @@ def test_a_resumed_state_goes_on_as_if_never_interrupted(make: Any, stop: int) -
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 1))
 def test_a_plan_takes_each_new_item_once_in_order(count: int, size: int, warm_up: int) -> None:
     state = LearningState(plain_model(), SETTINGS.model_copy(update={"step_items": size, "warm_up": warm_up}))
-    steps = state.plan(range(10, 10 + count))
+    steps = state.plan(range(10, 10 + count), items(9 + count))
     assert [seq for step in steps for seq in step.new] == list(range(10, 10 + count))
     assert all(0 < len(step.new) <= (1 if warm_up else size) for step in steps)
 
 
 def test_the_first_items_and_those_after_drift_get_a_whole_step_each() -> None:
     state = LearningState(plain_model(), SETTINGS.model_copy(update={"warm_up": 6}))
-    assert [len(step.new) for step in state.plan(range(1, 7))] == [1] * 6
+    assert [len(step.new) for step in state.plan(range(1, 7), items(6))] == [1] * 6
     state.drift.watch(torch.zeros(600), 0, 1, grew=False)
-    assert [len(step.new) for step in state.plan(range(1, 7))] == [3, 3]
+    assert [len(step.new) for step in state.plan(range(1, 7), items(6))] == [3, 3]
     assert state.drift.watch(torch.ones(600), 0, 2, grew=False)
-    assert [len(step.new) for step in state.plan(range(1, 7))] == [1] * 6
+    assert [len(step.new) for step in state.plan(range(1, 7), items(6))] == [1] * 6
 
 
 def test_rehearsal_takes_what_was_learned_before() -> None:
     known, state = items(30), LearningState(plain_model(), SETTINGS.model_copy(update={"rehearsal": "reservoir"}))
     learn(state, known, 1, 20)
-    (step,) = state.plan([21])
+    (step,) = state.plan([21], known)
     assert len(step.rehearsed) == 2
     assert set(step.rehearsed) <= set(range(1, 21))
+
+
+@pytest.mark.parametrize("policy", MEMORIES)
+def test_the_later_steps_of_an_update_rehearse_its_earlier_ones(policy: str) -> None:
+    state = LearningState(plain_model(), SETTINGS.model_copy(update={"rehearsal": policy, "memory": 100, "recent_age": 20}))
+    before = content(state)
+    steps = state.plan(range(1, 41), items(40))
+    for number, step in enumerate(steps):
+        assert set(step.rehearsed) <= {seq for each in steps[:number] for seq in each.new}
+    assert len({seq for step in steps for seq in step.rehearsed}) > 10
+    assert content(state) == before  # a plan changes nothing
+
+
+def test_a_correction_in_the_same_update_is_what_is_rehearsed() -> None:
+    state, known = LearningState(plain_model(), LearningSettings()), items(40)
+    known[20] = known[20]._replace(replaces=3)
+    assert 3 not in {seq for step in state.plan(range(1, 41), known) for seq in step.rehearsed}
+
+
+def test_one_large_update_class_by_class_ends_with_all_of_them() -> None:
+    """An import is one update of hundreds; a folder of pictures, say, comes in the order of its classes."""
+    numbers = np.random.default_rng(0).normal(size=(240, 4))
+    labels = np.arange(240) // 80
+    numbers[np.arange(240), labels] += 4
+    known = {seq: Item(row, f"class {label}") for seq, (row, label) in enumerate(zip(numbers.tolist(), labels, strict=True), 1)}
+    model = build_model({**SPEC, "head": {"name": "classification", "experts": ["linear"]}}, seed=0)
+    state = LearningState(model, LearningSettings())
+    state.update(state.plan(range(1, 241), known), known)
+    with torch.inference_mode():
+        answers = model.head.answers(model(model.collate([item.prepared for item in known.values()])), 1)
+    assert np.mean([answer["label"] == item.label for answer, item in zip(answers, known.values(), strict=True)]) > 0.9
 
 
 def test_a_label_that_was_corrected_is_not_rehearsed_any_more() -> None:
@@ -147,8 +180,8 @@ def test_an_answer_that_was_served_is_what_is_judged_however_late_its_label_come
     for state in (late, plain):
         learn(state, known, 1, 30)
     before = late.metrics()["accuracy"]
-    late.update(late.plan([31]), {**known, 31: known[31]._replace(answer=answer)})
-    plain.update(plain.plan([31]), known)
+    late.update(late.plan([31], known), {**known, 31: known[31]._replace(answer=answer)})
+    plain.update(plain.plan([31], known), known)
     expected = plain.metrics()["accuracy"] if accuracy is None else (30 * before + accuracy) / 31
     assert late.metrics()["accuracy"] == pytest.approx(expected, abs=1e-6)
     assert late.model_bytes() == plain.model_bytes()  # judging is no learning
@@ -172,7 +205,7 @@ def test_one_expert_and_sgd_is_textbook_gradient_descent(momentum: float) -> Non
     known = items(50)
     for seq in range(1, 51):
         known[seq] = Item(known[seq].prepared, labels[seq % 3])
-        state.update(state.plan([seq]), known)
+        state.update(state.plan([seq], known), known)
         features = state.model.encoder(state.model.collate([known[seq].prepared]))
         textbook.zero_grad()
         nn.functional.cross_entropy(twin(features), torch.tensor([seq % 3])).backward()

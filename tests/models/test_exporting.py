@@ -24,7 +24,7 @@ def learned(model: OnlineModel, labels: list[Any]) -> list[list[float]]:
     state = LearningState(model, LearningSettings())
     items = {seq: Item(instance, label) for seq, (instance, label) in enumerate(zip(instances, labels, strict=True), 1)}
     for first in range(1, len(labels), 10):
-        state.update(state.plan([seq for seq in range(first, first + 10) if seq in items]), items)
+        state.update(state.plan([seq for seq in range(first, first + 10) if seq in items], items), items)
     model.eval()
     return instances
 

@@ -19,7 +19,8 @@ def test_the_expert_that_knows_gets_the_weight() -> None:
     said, targets = stream(2000, 1.0, 0.0)
     said[:, 1] = torch.randn(2000, 3, generator=torch.Generator().manual_seed(1)).log_softmax(1)
     mix = LogisticMix(2)
-    mix.observe(said, targets, torch.ones(len(targets)))
+    for some, true in zip(said.split(50), targets.split(50), strict=True):
+        mix.observe(some, true, torch.ones(50))
     knowing, guessing = mix.weights.tolist()
     assert knowing > 0.8
     assert abs(guessing) < 0.15
@@ -38,6 +39,23 @@ def test_the_weight_of_a_single_expert_is_an_online_temperature(sharpness: float
         errors.append(calibration_error(confidence.numpy(), (predicted == targets[3000:]).numpy()))
     assert torch.equal(before.argmax(1), after.argmax(1))
     assert errors[1] < errors[0] / 2
+
+
+def test_experts_that_were_wrong_about_all_items_of_one_update_are_not_believed_in_the_opposite() -> None:
+    """So it goes where a class has just begun, and the rest of it comes at once."""
+    said = torch.tensor([[0.9, 0.1, 1e-4], [0.8, 0.2, 1e-4]]).log().expand(200, 2, 3)
+    for experts in (1, 2):
+        mix = LogisticMix(experts)
+        mix.observe(said[:, :experts], torch.full((200,), 2), torch.ones(200))
+        assert torch.equal(mix(said[:1, :experts]).argsort(descending=True), torch.tensor([[0, 1, 2]]))
+        assert (mix.weights == 0.5 / experts).all()
+
+
+def test_an_expert_that_goes_on_being_wrong_is_believed_in_the_opposite_after_some_updates() -> None:
+    said, mix = torch.tensor([[[0.9, 0.1]]]).log().expand(20, 1, 2), LogisticMix(1)
+    for _ in range(20):
+        mix.observe(said, torch.ones(20, dtype=torch.int64), torch.ones(20))
+    assert mix(said[:1]).argmax().item() == 1
 
 
 def test_items_one_by_one_are_the_same_as_items_at_once() -> None:

@@ -57,7 +57,7 @@ def test_what_came_long_ago_is_learned() -> None:
     stream = islice(visits(np.random.default_rng(0), drift_after=10**9), 1200)
     items = {seq: Item(KIND.prepare(events), following) for seq, (events, following) in enumerate(stream, 1)}
     for first in range(1, len(items), 8):
-        state.update(state.plan(range(first, first + 8)), items)
+        state.update(state.plan(range(first, first + 8), items), items)
     asked = [["from:search", "home", "view:bikes"], ["from:ad", "home", "view:bikes"]]
     with torch.no_grad():
         answers = model.head.answers(model(model.collate([KIND.prepare(events) for events in asked])), 1)

@@ -37,7 +37,7 @@ def items(model: OnlineModel, stream: list[Any]) -> dict[int, Item]:
 
 def learn(state: LearningState, known: dict[int, Item], first: int, last: int) -> None:
     for start in range(first, last + 1, 4):
-        state.update(state.plan(range(start, min(start + 4, last + 1))), known)
+        state.update(state.plan(range(start, min(start + 4, last + 1)), known), known)
 
 
 def answers(model: OnlineModel, pictures: list[bytes], top_k: int | None = None) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def learn(state: LearningState, first: int, last: int) -> list[float]:
     exact: list[float] = []
     for start in range(first, last + 1, 8):
         seqs = range(start, min(start + 8, last + 1))
-        exact += state.update(state.plan(seqs), items)["exact"].tolist()
+        exact += state.update(state.plan(seqs, items), items)["exact"].tolist()
     return exact
 
 

@@ -28,7 +28,7 @@ def learned(count: int) -> tuple[LearningState, list[float]]:
     state, items = LearningState(build_model(SPEC), LearningSettings()), stream(count)
     scores: list[float] = []
     for first in range(1, count, 8):
-        scores += state.update(state.plan(range(first, first + 8)), items)["f1"].tolist()
+        scores += state.update(state.plan(range(first, first + 8), items), items)["f1"].tolist()
     return state, scores
 
 
@@ -98,7 +98,7 @@ def test_labels_are_checked_and_an_empty_first_label_is_learned_from() -> None:
     state = LearningState(build_model(SPEC), LearningSettings())
     items = {1: Item([0.0] * 6, []), 2: Item([1.0] * 6, ["a"]), 3: Item([0.0] * 6, [])}
     for seq in items:
-        state.update(state.plan([seq]), items)
+        state.update(state.plan([seq], items), items)
     assert state.metrics()["items"] == 3
 
 

@@ -42,7 +42,7 @@ def learn(state: LearningState, stream: list[tuple[Any, Any]], first: int = 1, l
     items = {seq: Item(state.model.input.prepare(instance), label) for seq, (instance, label) in enumerate(stream, 1)}
     last = last or len(stream)
     for start in range(first, last + 1, 4):
-        state.update(state.plan(range(start, min(start + 4, last + 1))), items)
+        state.update(state.plan(range(start, min(start + 4, last + 1)), items), items)
 
 
 def stream_of(head: str, count: int) -> list[tuple[Any, Any]]:
@@ -186,7 +186,8 @@ def test_what_nobody_knew_when_it_was_best_tells_nothing_of_what_the_best_earns(
         kept = {"items": pair, "scores": [0.5, 0.5], "propensity": 0.75}
         label = pair[int(rng.random() < 0.4)]
         items[seq] = Item(state.model.input.prepare({"user": "u1", "candidates": pair}), label, answer=kept)
-        state.update(state.plan([seq]), {1: Item(state.model.input.prepare({"user": "u1"}), "i1"), **items})
+        known = {1: Item(state.model.input.prepare({"user": "u1"}), "i1"), **items}
+        state.update(state.plan([seq], known), known)
     assert state.metrics()["window"]["ips_reward"] is None
 
 
@@ -227,7 +228,8 @@ def test_a_label_is_judged_by_the_answer_that_was_served() -> None:
 def test_a_weight_counts_in_what_is_popular() -> None:
     state = LearningState(built(), SETTINGS)
     prepared = state.model.input.prepare({"user": "u1"})
-    state.update(state.plan([1, 2]), {1: Item(prepared, "i1", weight=5.0), 2: Item(prepared, "i2")})
+    items = {1: Item(prepared, "i1", weight=5.0), 2: Item(prepared, "i2")}
+    state.update(state.plan([1, 2], items), items)
     assert state.model.head.counts.tolist() == pytest.approx([5.0, 1.0], rel=1e-3)
 
 
@@ -257,7 +259,7 @@ def test_clicks_on_explored_answers_are_judged_by_their_propensity() -> None:
         (answer,) = answers(state.model, [instance])
         items[200 + seq] = Item(state.model.input.prepare(instance), label, answer=head.kept(answer))
     state.update(
-        state.plan(sorted(items)),
+        state.plan(sorted(items), items),
         {**items, **{s: Item(state.model.input.prepare(i), la) for s, (i, la) in enumerate(stream, 1)}},
     )
     assert 0 < state.metrics()["window"]["ips_reward"] < 1
