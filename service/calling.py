@@ -12,11 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import Client, ProblemError
+from service.client import Client, ProblemError, Unreachable
 from service.client.files import Line, Lines, lines_of
 from service.tables import StreamError
 
 PART = 500  # items between two moves of the bar
+MOST_REFUSED = 20  # items of a file to predict, after which the rest will not be better
+FIRST_PATIENCE = 10.0  # seconds for which a service is looked for: it may be elsewhere
 PATIENCE = 600.0  # seconds for which one request is tried again: nobody is there to do it
 
 
@@ -24,18 +26,51 @@ class Stopped(Exception):
     """It was interrupted; the message says how to go on."""
 
 
+class Refused(StreamError):
+    """The service refuses one item."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+        """Its place in its part."""
+
+
 def predict_file(
-    source: Path, url: str, key: str | None, *, label: str | None, top_k: int | None, tell: Callable[[str], object]
+    source: Path,
+    url: str,
+    key: str | None,
+    *,
+    label: str | None,
+    top_k: int | None,
+    tell: Callable[[str], object],
+    warn: Callable[[str], object],
 ) -> None:
-    """Predict each item of a file, and `tell` each answer as a line of JSON. Raises ClientError, StreamError and OSError."""
-    with Client(url, token=key, patience=PATIENCE) as client:
-        lines = lines_of(source, client.document(), label=label, labelled=False)
+    """Predict each item of a file: `tell` each answer as a line of JSON, and `warn` of what the service refuses.
+
+    Raises StreamError at the end where it refused any, and at once where that were too many; ClientError and OSError.
+    """
+    refused = 0
+    with _calling(url, key) as (client, document):
+        lines = lines_of(source, document, label=label, labelled=False)
         for part in _parts(lines, "predicted"):
-            with _blaming(part):
-                predictions = client.predict((line.instance for line in part), top_k=top_k)
-            for line, each in zip(part, predictions, strict=True):
-                told = {"item": line.place, "id": each.id, "model_version": each.model_version, **each.answer}
-                tell(json.dumps(told, ensure_ascii=False))
+            left = list(part)
+            while left:
+                try:
+                    with _blaming(left):
+                        predictions = client.predict((line.instance for line in left), top_k=top_k)
+                except Refused as exc:
+                    refused += 1
+                    if refused > MOST_REFUSED:
+                        raise
+                    warn(str(exc))
+                    del left[exc.index]
+                    continue
+                for line, each in zip(left, predictions, strict=True):
+                    told = {"item": line.place, "id": each.id, "model_version": each.model_version, **each.answer}
+                    tell(json.dumps(told, ensure_ascii=False))
+                break
+    if refused:
+        raise StreamError(f"{refused} of {lines.count} items of {source} were refused, the others are predicted")
 
 
 def send_file(source: Path, url: str, key: str | None, *, label: str | None, wait: float) -> str:
@@ -44,8 +79,8 @@ def send_file(source: Path, url: str, key: str | None, *, label: str | None, wai
     Raises ClientError, StreamError, OSError, and Stopped on Ctrl-C.
     """
     sent, last, version = 0, 0, None
-    with Client(url, token=key, patience=PATIENCE) as client:
-        lines = lines_of(source, client.document(), label=label, labelled=True)
+    with _calling(url, key) as (client, document):
+        lines = lines_of(source, document, label=label, labelled=True)
         try:
             for part in _parts(lines, "sent"):
                 sent += len(part)
@@ -56,7 +91,19 @@ def send_file(source: Path, url: str, key: str | None, *, label: str | None, wai
         except KeyboardInterrupt:
             raise Stopped(f"stopped before the end of {source}; the same command goes on, and doubles nothing") from None
     served = "" if version is None else f"; version {version}, which is served, knows them"
-    return f"{sent} items of {source} are in the log, up to seq {last}{served}"
+    return f"{sent} items of {source} are in the log of {url}, up to seq {last}{served}"
+
+
+@contextmanager
+def _calling(url: str, key: str | None) -> Iterator[tuple[Client, dict[str, Any]]]:
+    """Give a client and the document of the service, which is named where it does not answer."""
+    try:
+        with Client(url, token=key, patience=FIRST_PATIENCE) as client:
+            document, limits = client.document(), client.limits()
+        with Client(url, token=key, patience=PATIENCE, limits=limits) as client:
+            yield client, document
+    except Unreachable as exc:
+        raise Unreachable(f"{url} does not answer: {exc}") from exc
 
 
 @contextmanager
@@ -69,7 +116,7 @@ def _blaming(part: list[Line]) -> Iterator[None]:
             _, *place = fault.pointer.split("/")
             if len(place) > 1 and place[1].isdecimal() and int(place[1]) < len(part):  # else it is no item that is to blame
                 where = f"{'/'.join(place[2:])}: " if place[2:] else ""
-                raise StreamError(f"{part[int(place[1])].place}: {where}{fault.detail}") from problem
+                raise Refused(int(place[1]), f"{part[int(place[1])].place}: {where}{fault.detail}") from problem
         raise
     except (TypeError, ValueError) as exc:
         raise StreamError(f"{part[0].place} to {part[-1].place}: {exc}") from exc

@@ -35,9 +35,6 @@ Shaping = dict[str, Any]
 Said = Callable[[Sequence[int]], Mapping[int, bytes]]
 """Returns what a frozen encoder says of entries, by sequence number; what is not known is absent."""
 
-INITIAL, UPDATE, CLASSES, ROLLBACK, FORGET, RELEASE = "initial", "update", "classes", "rollback", "forget", "release"
-"""Why a version was made: before any entry, of labels, of classes that were declared, or by an act of an admin."""
-
 
 class ShapingDiffers(Exception):
     """The data directory was made with other settings that shape learning."""

@@ -15,9 +15,10 @@ from typing import Any
 from opentelemetry.context import Context, get_current
 
 from service import metrics, traces
-from service.checkpointing import UPDATE, fingerprint, hashes_of
+from service.checkpointing import fingerprint, hashes_of
 from service.learning.update import LearningState, Step
 from service.position import Position
+from service.reasons import UPDATE
 from service.store import CheckpointStore, FeatureStore, Part, Span, Version
 
 log = logging.getLogger(__name__)

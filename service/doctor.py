@@ -236,7 +236,7 @@ def _port(server: ServerSettings, answer: httpx.Response | None) -> Finding:
 
 
 def _service(settings: Settings, answer: httpx.Response | None) -> Finding:
-    url = _url(settings.server)
+    url = settings.server.url
     if answer is None or not _is_ours(answer):
         return Finding("service", "ok", "none runs here; `everlearn serve` starts one")
     if not answer.is_success:
@@ -246,7 +246,7 @@ def _service(settings: Settings, answer: httpx.Response | None) -> Finding:
     if not _led(settings.store.data):
         words = f"{url} is ready, and no learner works on {settings.store.data}"
         return Finding("service", "wrong", words, "its log says why; or it has another data directory than --data says")
-    return Finding("service", "ok", f"{url} is ready, and its learner learns")
+    return Finding("service", "ok", f"{url} is ready, and a learner works on {settings.store.data}")
 
 
 def _led(root: Path) -> bool:
@@ -263,7 +263,7 @@ def _answer(server: ServerSettings) -> httpx.Response | None:
     if server.port == 0:
         return None
     try:
-        return httpx.get(f"{_url(server)}/readyz", timeout=ANSWER_SECONDS, trust_env=False)  # no proxy: it is here
+        return httpx.get(f"{server.url}/readyz", timeout=ANSWER_SECONDS, trust_env=False)  # no proxy: it is here
     except httpx.HTTPError:
         return None
 
@@ -275,12 +275,6 @@ def _is_ours(answer: httpx.Response) -> bool:
     except ValueError:
         return False
     return isinstance(body, dict) and (body.get("status") == "ready" or str(body.get("type", "")).startswith("urn:everlearn:"))
-
-
-def _url(server: ServerSettings) -> str:
-    """Return where this machine reaches the service."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104  # it is asked, not bound
-    return f"http://[{here}]:{server.port}" if ":" in here else f"http://{here}:{server.port}"
 
 
 def _address(server: ServerSettings) -> str:

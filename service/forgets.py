@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from service.erasure import entries_to_forget
 from service.forgetting import Forgetting
 from service.replay import Records
 from service.store import Entry, Version
+
+log = logging.getLogger(__name__)
 
 MOST_DEATHS = 8  # of the learner in one forgetting, before it is given up: a few may have another cause
 
@@ -56,6 +59,8 @@ class Forgets:
         """Begin to carry out what was taken. Raises ReplayImpossible, StoreError."""
         seqs = {seq for act in self.taken for seq in entries_to_forget(records.feedback, act)}
         self.forgetting = Forgetting(records, seqs, served)
+        told = {"items": len(seqs), "version": self.forgetting.parent}
+        log.warning("learner.forgetting: what came after the version is made anew", extra=told)
 
     def done(self) -> None:
         """What was taken is carried out."""

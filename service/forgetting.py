@@ -16,10 +16,11 @@ from typing import Any
 
 from safetensors.torch import load
 
-from service.checkpointing import CLASSES, FORGET, ROLLBACK, declaration, files_of, hashes_of, items_of
+from service.checkpointing import declaration, files_of, hashes_of, items_of
 from service.commits import Outcome, row, with_parts
 from service.learning.update import Item, Step
 from service.position import Position
+from service.reasons import CLASSES, FORGET, ROLLBACK
 from service.replay import Records, ascending, fetch, rebuild
 from service.store import StoreError, Version
 from service.trails import report
@@ -47,8 +48,6 @@ class Forgetting:
         self._made: list[Version] = []
         self.state = rebuild(records, self._base)
         self._files = files_of(self.state)
-        forgetting = {"items": len(self.seqs), "version": self.at}
-        log.warning("learner.forgetting: what came after the version is made anew", extra=forgetting)
 
     def advance(self, served: Version) -> bool:
         """Make some more versions of the line that ends in `served`; return whether all are made. Raises StoreError."""

@@ -15,11 +15,6 @@ from models.errors import ModelError
 from service import metrics, traces
 from service.attempts import Attempt, AttemptFile
 from service.checkpointing import (
-    CLASSES,
-    FORGET,
-    INITIAL,
-    RELEASE,
-    ROLLBACK,
     available,
     check_shaping,
     declaration,
@@ -39,6 +34,7 @@ from service.learning.gate import Gate, UpdateHarms
 from service.learning.limits import UpdateRefused
 from service.learning.update import Item, LearningState, Step
 from service.position import Intake, Position
+from service.reasons import CLASSES, FORGET, INITIAL, REFUSAL, RELEASE, ROLLBACK
 from service.recovery import recover
 from service.replay import Records, ReplayImpossible, rebuild
 from service.settings import GateSettings
@@ -217,7 +213,7 @@ class Learner:
             self._reload()
             # It was never trained on, so it is held out too: after an honest drift, that is how the gate sees the new world.
             self._gate.admit({seq: sources[seq] for seq in learned})
-            self._set_aside(replace(outcome, factors={}, gate=exc.decision), dict.fromkeys(learned, str(exc)))
+            self._quarantine(replace(outcome, factors={}, gate=exc.decision), dict.fromkeys(learned, str(exc)))
         else:
             metrics.update_compute_seconds.observe(time.perf_counter() - started)
             oldest = min(entry.received_at for entry in intake.entries)
@@ -361,7 +357,8 @@ class Learner:
             case _:
                 report(log, logging.WARNING, "learner.act_failed", exc, seq=act.seq)
                 reason = f"it failed: {type(exc).__name__}"
-        self._set_aside(Outcome(position=self._past(act), span=(act.seq, act.seq)), {act.seq: reason})
+        log.warning("learner.act_refused: %s, %s", act.kind, reason, extra={"seq": act.seq})
+        self._set_aside(Outcome(position=self._past(act), span=(act.seq, act.seq), reason=REFUSAL), {act.seq: reason})
 
     def _past(self, act: Entry) -> Position:
         """Return the position once an act is decided: live feedback after it may have been learned meanwhile."""
@@ -391,7 +388,7 @@ class Learner:
         self._suspicion.failed(attempt.last_seq, attempt.items)
         found = intake is not None and intake.span == (attempt.last_seq, attempt.last_seq)
         if intake is not None and found and (certain or self._suspicion.convicts):
-            self._set_aside(Outcome(position=intake.position, span=intake.span), {attempt.last_seq: reason})
+            self._quarantine(Outcome(position=intake.position, span=intake.span), {attempt.last_seq: reason})
             self._suspicion.passed(attempt.last_seq)
         self._record(None)
 
@@ -399,13 +396,17 @@ class Learner:
         """Put on record what would be to blame if the process ended now."""
         self._attempts.write(self._suspicion, attempt, self._forgets.tries)
 
-    def _set_aside(self, outcome: Outcome, quarantined: Mapping[int, str]) -> None:
-        """Commit a version that has taken the entries and learned nothing of those in quarantine."""
+    def _quarantine(self, outcome: Outcome, reasons: Mapping[int, str]) -> None:
+        """Set feedback or classes aside, and say so."""
         # The reason may quote what was sent: it is in the version, for those who may ask.
-        log.warning("learner.quarantined", extra={"items": len(quarantined), "seq": min(quarantined)})
-        metrics.quarantined.inc(len(quarantined))
+        log.warning("learner.quarantined", extra={"items": len(reasons), "seq": min(reasons)})
+        metrics.quarantined.inc(len(reasons))
+        self._set_aside(outcome, reasons)
+
+    def _set_aside(self, outcome: Outcome, reasons: Mapping[int, str]) -> None:
+        """Commit a version that is past these entries, and learned nothing of them."""
         self._state.update([], {})
-        self._commit(replace(outcome, quarantined=quarantined), time.perf_counter())
+        self._commit(replace(outcome, quarantined=reasons), time.perf_counter())
 
     def _commit(
         self,

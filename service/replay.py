@@ -8,10 +8,6 @@ from itertools import chain
 from typing import Any
 
 from service.checkpointing import (
-    CLASSES,
-    FORGET,
-    INITIAL,
-    ROLLBACK,
     Shaping,
     available,
     declaration,
@@ -26,6 +22,7 @@ from service.checkpointing import (
 )
 from service.learning.arithmetic import use_deterministic_torch
 from service.learning.update import LearningState, Step
+from service.reasons import CLASSES, FORGET, INITIAL, ROLLBACK
 from service.settings import LearnerSettings
 from service.store import CheckpointStore, CorruptCheckpoint, Entry, FeatureStore, FeedbackLog, Part, StoreError, Version
 

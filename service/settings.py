@@ -197,6 +197,12 @@ class ServerSettings(Section):
         str, Field(description="Where traces go, by OTLP over HTTP; empty: where OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere.")
     ] = ""
 
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the service."""
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  # it is asked, not bound
+        return f"http://[{here}]:{self.port}" if ":" in here else f"http://{here}:{self.port}"
+
 
 class AccessSettings(Section):
     """Who may call, and who may teach. Files are named from the data directory, and read again when they change."""
@@ -302,6 +308,15 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Mapping[str, A
     except ValidationError as exc:
         raise SettingsError(_first_line(exc)) from exc
     return Settings.model_validate(gathered.model_dump())
+
+
+def service_url(config: Path | None = None) -> str:
+    """Return where the service of a configuration, or of the environment, listens. Raises SettingsError."""
+    anything: Mapping[str, Mapping[str, Any]] = {"model": {"head": {}}}  # who only calls need not have the model
+    server = load_settings(config, anything).server
+    if not server.port:
+        raise SettingsError("server.port: 0 takes any free port; name the one that `everlearn serve` said, with --url")
+    return server.url
 
 
 def _check_variables(environment: Mapping[str, str]) -> None:

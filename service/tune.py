@@ -23,11 +23,12 @@ from rich.table import Table
 from models.base import Head
 from models.errors import ModelError
 from models.inputs import InputKind
-from service.checkpointing import CLASSES, Shaping, declaration, first_state, item
+from service.checkpointing import Shaping, declaration, first_state, item
 from service.evaluate.courses import OwnCourse
 from service.learning.arithmetic import use_deterministic_torch
 from service.learning.limits import UpdateRefused
 from service.learning.update import Item
+from service.reasons import CLASSES
 from service.replay import ReplayImpossible, ascending
 from service.store import Entry, FeedbackLog, StoreError
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import tomllib
@@ -169,10 +170,31 @@ def test_versions_and_replay_read_what_a_service_left(tmp_path: Path, digits: Di
         assert listed.returncode == 0, listed.stderr
         assert "4..5" in listed.stdout
         assert "initial" in listed.stdout
+        newest, *_ = (
+            json.loads(line) for line in everlearn("versions", "--data", str(service.data), "--json").stdout.splitlines()
+        )
+        assert (newest["version"], newest["last_seq"], newest["stored"]) == (number, 5, True)
+        acted = everlearn("rollback", "0", "--data", str(service.data))
+        refused = everlearn("release", "1", "--data", str(service.data))
+        assert (acted.returncode, refused.returncode) == (0, 78)
+        assert "version 1 has no feedback in quarantine" in refused.stderr
+        listed = everlearn("versions", "--data", str(service.data))
+        assert max(map(len, listed.stdout.splitlines())) <= 80
+        assert "refusal" in listed.stdout
+        assert "in quarantine" not in listed.stdout
+        told = [json.loads(line) for line in everlearn("audit", "--data", str(service.data), "--json").stdout.splitlines()]
+        assert [(each["act"], each.get("status"), each.get("seq")) for each in reversed(told)] == [
+            ("rollback", None, None),
+            ("rollback", "applied", 6),
+            ("release", None, None),
+            ("release", "refused", 7),
+        ]
+        with service.client() as client:
+            assert "everlearn_quarantined_total 0.0" in client.get("/metrics").text
         service.stop()
     done = everlearn("replay", "--data", str(service.data), "--verify")
     assert done.returncode == 0, done.stderr
-    assert f"{number} versions replayed, every one bit-identical" in done.stderr
+    assert f"{number + 2} versions replayed, every one bit-identical" in done.stderr
 
 
 def test_replay_makes_one_version_anew_beside_the_service_and_writes_its_files(tmp_path: Path, digits: Digits) -> None:

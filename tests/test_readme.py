@@ -84,7 +84,7 @@ def test_the_commands_work_one_after_the_other(tmp_path: Path) -> None:
     written = (tmp_path / "everlearn.toml").read_text()
     run += [each for each in COMMANDS if each == "everlearn serve"]
     with RunningService(tmp_path, written) as service:
-        assert "80 items of buyers.csv are in the log" in shown("everlearn feedback", service.url)
+        assert f"80 items of buyers.csv are in the log of {service.url}" in shown("everlearn feedback", service.url)
         with service.client() as client:
             assert client.get("/model").json()["log_seq"] == 80
         assert "is ready" in shown("everlearn doctor", service.url)

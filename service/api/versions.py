@@ -109,7 +109,8 @@ def _stored(service: Service, version: int) -> Version:
     """Return a version whose checkpoint is there. Raises Problem 404 or 410."""
     row = known_version(service, version)
     if not row.stored:
-        raise Problem(CHECKPOINT_GONE, f"the checkpoint of version {version} is not kept any more: see `stored` in /versions")
+        why = "with age most lose theirs, and whichever had learned what was forgotten"
+        raise Problem(CHECKPOINT_GONE, f"version {version} has no checkpoint, see its `stored`: {why}")
     return row
 
 

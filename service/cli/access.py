@@ -16,7 +16,7 @@ import typer
 from service.access.audit import AuditLog, local_source
 from service.access.callers import AccessError
 from service.access.keys import Secret, add_key, read_keys, remove_key, rotate_key
-from service.cli.application import MOST, Config, Data, app, one_line, say, show_table
+from service.cli.application import MOST, AsJson, Config, Data, app, one_line, say, show_table
 from service.settings import DEFAULT_CONFIG, AccessSettings, SettingsError, load_settings
 from service.store.embedded import DataDirectory
 from service.store.errors import StoreError
@@ -84,19 +84,25 @@ def audit(
     config: Config = None,
     data: Data = None,
     limit: Annotated[int, typer.Option(help="How many lines, newest first.", min=1, max=MOST)] = 50,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Show the admin acts that are on record: who asked for what, and what was answered."""
     with one_line(SettingsError, StoreError):
         directory = DataDirectory(_place(config, data)[0]).open()
-        records = list(AuditLog(directory.audit).read())
-    columns = ("at", "source", "act", "event", "status", "request", "more")
-    show_table(columns, map(_cells, islice(reversed(records), limit)))
+        records = list(islice(reversed(list(AuditLog(directory.audit).read())), limit))
+    if as_json:
+        for record in records:
+            typer.echo(json.dumps(record))
+    else:
+        show_table(("at", "source", "act", "status", "more"), map(_cells, records))
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
     """Return the cells of an act on record, the last of them whatever has no column of its own."""
-    told = [record.pop(name, None) for name in ("at", "source", "act", "event", "status", "request_id")]
-    return [*("-" if value is None else str(value) for value in told), json.dumps(record)]
+    at, source, act, event = (record.pop(name, None) or "-" for name in ("at", "source", "act", "event"))
+    more = " ".join(f"{name}={value}" for name, value in record.items() if name != "status" and value is not None)
+    return [str(at)[:19].replace("T", " "), str(source), str(act), str(record.get("status", event)), more]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+WIDE = 10_000  # characters of a line that no terminal folds
 MOST = 2**63 - 1  # of a sequence number, a version, or anything that is counted
 
 Config = Annotated[
@@ -27,6 +28,7 @@ Config = Annotated[
     typer.Option(help="Configuration file; without it ./everlearn.toml is read if it is there.", envvar=CONFIG_VARIABLE),
 ]
 Data = Annotated[Path | None, typer.Option(help="Data directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="All there is to know, as an object of JSON a line.")]
 
 
 def data_directory(config: Path | None, data: Path | None) -> Path:
@@ -40,14 +42,18 @@ def say(line: str) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Show rows under the names of their columns; where the terminal is narrow, cells are folded."""
+    """Show rows under the names of their columns; where the terminal is narrow, the last column is folded."""
     from rich.console import Console  # not for `serve`, which must not wait for it
     from rich.table import Column, Table
 
-    table = Table(*(Column(name, overflow="fold") for name in columns))
+    *most, last = columns
+    table = Table(*(Column(name, no_wrap=True) for name in most), Column(last, overflow="fold"), box=None, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
-    Console(markup=False).print(table)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table)
 
 
 @contextmanager

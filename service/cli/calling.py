@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from service.cli.application import app, one_line, say
-from service.settings import KEY_VARIABLE, URL_VARIABLE
+from service.cli.application import Config, app, one_line, say
+from service.settings import KEY_VARIABLE, URL_VARIABLE, SettingsError, service_url
 from service.tables import StreamError
 
 INTERRUPTED = 130  # exit status, as a shell has it for Ctrl-C
-HERE = "http://127.0.0.1:8000"
 
-Url = Annotated[str, typer.Option(help="Where the service is.", envvar=URL_VARIABLE)]
+Url = Annotated[
+    str | None, typer.Option(help="Where the service is; without it where its configuration says.", envvar=URL_VARIABLE)
+]
 Key = Annotated[
     str | None,
     typer.Option(help="API key, or bearer token; in the environment other users can't see it.", envvar=KEY_VARIABLE),
@@ -24,8 +25,10 @@ Key = Annotated[
 @app.command()
 def predict(
     source: Annotated[Path, typer.Argument(help="CSV file, file of JSON lines, picture, or folder of pictures.", exists=True)],
-    url: Url = HERE,
+    url: Url = None,
     key: Key = None,
+    *,
+    config: Config = None,
     label: Annotated[str | None, typer.Option(help="Column or field to leave out: it holds the label.")] = None,
     top_k: Annotated[int | None, typer.Option(help="How many classes or items each answer names, at most.", min=1)] = None,
 ) -> None:
@@ -33,8 +36,8 @@ def predict(
     from service.calling import predict_file
     from service.client import ClientError
 
-    with one_line(ClientError, StreamError, OSError):
-        predict_file(source, url, key, label=label, top_k=top_k, tell=typer.echo)
+    with one_line(SettingsError, ClientError, StreamError, OSError):
+        predict_file(source, url or service_url(config), key, label=label, top_k=top_k, tell=typer.echo, warn=say)
 
 
 @app.command()
@@ -42,8 +45,10 @@ def feedback(
     source: Annotated[
         Path, typer.Argument(help="CSV file, file of JSON lines, or folder with sub-folders of pictures by label.", exists=True)
     ],
-    url: Url = HERE,
+    url: Url = None,
     key: Key = None,
+    *,
+    config: Config = None,
     label: Annotated[str | None, typer.Option(help="Column or field that holds the label.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait at the end until all of it is served.", min=0, max=30)] = 30.0,
 ) -> None:
@@ -52,8 +57,8 @@ def feedback(
     from service.client import ClientError
 
     try:
-        with one_line(ClientError, StreamError, OSError):
-            say(send_file(source, url, key, label=label, wait=wait))
+        with one_line(SettingsError, ClientError, StreamError, OSError):
+            say(send_file(source, url or service_url(config), key, label=label, wait=wait))
     except Stopped as exc:
         say(str(exc))
         raise typer.Exit(INTERRUPTED) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Annotated
 
 import typer
 
-from service.cli.application import MOST, Config, Data, app, data_directory, one_line, say, show_table
+from service.cli.application import MOST, AsJson, Config, Data, app, data_directory, one_line, say, show_table
+from service.reasons import REFUSAL
 from service.settings import SettingsError
 from service.store.errors import StoreError
 from service.store.protocols import Version
+
+SHOWN = ("version", "parent", "created_at", "first_seq", "last_seq", "reason", "superseded", "metrics", "sha256", "stored")
 
 
 class Format(StrEnum):
@@ -28,6 +32,8 @@ def versions(
     config: Config = None,
     data: Data = None,
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=MOST)] = 20,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """List the versions in a data directory, newest first."""
     from service.store.embedded import DataDirectory, EmbeddedCheckpointStore
@@ -35,31 +41,33 @@ def versions(
     with one_line(SettingsError, StoreError):
         directory = DataDirectory(data_directory(config, data)).open()
         checkpoints = EmbeddedCheckpointStore(directory, keep=2)
-        rows = [_cells(row) for row in checkpoints.page(None, limit)]
+        rows = list(checkpoints.page(None, limit))
         checkpoints.close()
-    show_table(("version", "parent", "created", "feedback", "metrics (window)", "drift", "reason", "sha256"), rows)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps({name: getattr(row, name) for name in SHOWN}))
+    else:
+        show_table(("version", "from", "created", "feedback", "reason", "metric"), map(_cells, rows))
 
 
 def _cells(row: Version) -> list[str]:
     window = {name: value for name, value in row.metrics["window"].items() if name != "items" and value is not None}
-    drift = row.metrics["drift"]
     return [
         str(row.version),
         "-" if row.parent is None else str(row.parent),
         f"{datetime.fromtimestamp(row.created_at, UTC):%Y-%m-%d %H:%M:%S}",
         "-" if row.last_seq < row.first_seq else f"{row.first_seq}..{row.last_seq}",
-        " ".join(f"{name} {value:.4g}" for name, value in window.items()) or "-",
-        "here" if row.first_seq <= drift.get("seq", 0) <= row.last_seq else str(drift["events"] or "-"),
         _why(row),
-        row.sha256[:12],
+        next((f"{name} {value:.4g}" for name, value in window.items()), "-"),
     ]
 
 
 def _why(row: Version) -> str:
     """Return why a version was made, and what there is to know of it."""
+    drift = ["drift"] if row.first_seq <= row.metrics["drift"].get("seq", 0) <= row.last_seq else []
     left = [] if row.superseded is None else [f"left by {row.superseded}"]
-    aside = [f"{len(row.quarantined)} in quarantine"] if row.quarantined else []
-    return ", ".join([row.reason, *aside, *left])
+    aside = [f"{len(row.quarantined)} in quarantine"] if row.quarantined and row.reason != REFUSAL else []
+    return ", ".join([row.reason, *drift, *aside, *left])
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 
 from service.cli.application import Config, Data, app, one_line, say
 from service.processes import EXIT_CONFIG
-from service.settings import SettingsError, load_settings
+from service.settings import PREFIX, SettingsError, load_settings
 from service.store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,12 @@ def init(
         say("name a template with --template; `everlearn init --list` says what there is")
         raise typer.Exit(EXIT_CONFIG)
     text = render(template)
-    with one_line(OSError), open(output, "x", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with one_line(PermissionError, NotADirectoryError, FileNotFoundError), open(output, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as exc:
+        say(f"{output} is there already, and stays as it is; --output writes another file")
+        raise typer.Exit(EXIT_CONFIG) from exc
     say(f"wrote {output}; `everlearn serve --config {output}` serves it")
 
 
@@ -126,7 +130,9 @@ def demo(
     name: Annotated[Demo, typer.Argument(help="What to show.")] = Demo.digits,
     *,
     once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of serving on.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; without it 8000, or a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; without it 8000, or a free one.", envvar=f"{PREFIX}SERVER_PORT")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Data directory; without it a temporary one.")] = None,
     report: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = Path("demo-report.json"),
     plot: Annotated[Path, typer.Option(help="Where the learning curve goes.")] = Path("learning-curve.png"),

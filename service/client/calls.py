@@ -57,7 +57,7 @@ class Calls:
         """Send labels; every request is taken as a whole or not at all. The last one waits until all of them are served."""
         seqs: list[int] = []
         version = None
-        for batch in (yield from self._batches("feedback", (item.as_json() for item in items))):
+        for batch in (yield from self._batches("feedback", map(_as_item, items))):
             waiting = min(wait, LONGEST_WAIT) if batch.last else 0.0
             content, seconds = batch.body("feedback"), ANSWER_SECONDS + waiting
             body = yield from self._sent(
@@ -127,6 +127,13 @@ class Calls:
 
     def _got(self, path: str, named: Collection[str]) -> Steps[Any]:
         return (yield from carried_out(Call("GET", path, named=named), self._patience))
+
+
+def _as_item(item: Feedback) -> bytes:
+    """Return a labelled item as JSON. Raises TypeError for what is none, ValueError for what JSON does not have."""
+    if not isinstance(item, Feedback):
+        raise TypeError(f"feedback takes Feedback(instance=..., label=...), not {type(item).__name__}")
+    return item.as_json()
 
 
 def _headers(wait: float) -> dict[str, str]:

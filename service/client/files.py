@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from service.tables import Row, StreamError, number, rows_of, typed
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 CHUNK = 2**20  # bytes that are hashed at once
+
+ITEM = frozenset({"instance", "prediction_id", "label", "weight", "key"})
+"""What an item says to /feedback, by name."""
+
+LEAVE_OUT = "--label names the one that holds the label"
 
 Schema = Mapping[str, Any]
 
@@ -100,19 +106,24 @@ def _from_json(path: Path, form: Form) -> Iterator[Line]:
 
 
 def _json_line(place: str, index: int, value: Any, form: Form) -> Line:
-    if form.label is not None and form.labelled:
+    more = {}
+    if form.labelled and form.label is not None:
         if not isinstance(value, dict) or form.label not in value:
             raise StreamError(f"{place}: there is no {form.label!r} in it")
-        return form.line(place, index, value, {"label": value.pop(form.label)})
-    if not form.labelled:
-        if isinstance(value, dict):
-            value.pop(form.label, None)
-            value = value.get("instance", value)
-        return form.line(place, index, value, {})
-    known = {"instance", "prediction_id", "label", "weight", "key"}
-    if not isinstance(value, dict) or "label" not in value or not value.keys() <= known:
-        raise StreamError(f'{place}: it is no item like {{"instance": ..., "label": ...}}; or name the field with --label')
-    return form.line(place, index, value.pop("instance", None), value)
+        more = {"label": value.pop(form.label)}
+    elif form.labelled:
+        if not isinstance(value, dict) or "label" not in value or not value.keys() <= ITEM:
+            told = '{"instance": ..., "label": ...}'
+            raise StreamError(f"{place}: it is no item like {told}; or name the field that holds the label with --label")
+        return form.line(place, index, value.pop("instance", None), value)
+    elif form.label is not None and isinstance(value, dict):
+        value.pop(form.label, None)
+    if isinstance(value, dict) and "instance" in value and value.keys() <= ITEM:
+        return form.line(place, index, value.pop("instance"), {**value, **more})
+    try:
+        return form.line(place, index, _record(value, form.instance), more)
+    except ValueError as exc:
+        raise StreamError(f"{place}: {exc}") from exc
 
 
 def _pictures(path: Path, *, labelled: bool) -> list[Path]:
@@ -122,6 +133,9 @@ def _pictures(path: Path, *, labelled: bool) -> list[Path]:
             raise StreamError(f"{path} is one picture: give a folder that has one sub-folder for each label")
         return [path]
     files = sorted(each for each in path.glob("*/*" if labelled else "**/*") if each.suffix.lower() in PICTURES)
+    if labelled:  # each label in its turn: whoever hears of one class at a time learns worse
+        by_label = [list(group) for _, group in groupby(files, key=lambda each: each.parent)]
+        files = [each for turn in zip_longest(*by_label) for each in turn if each is not None]
     if not files:
         where = "sub-folders, one for each label," if labelled else "files"
         raise StreamError(f"{path} has no {where} with pictures ({', '.join(sorted(PICTURES))})")
@@ -143,20 +157,33 @@ def _instance(cells: Row, schema: Schema) -> Any:
     """Return a row as an instance. Raises ValueError."""
     match schema:
         case {"type": "array", "items": {"type": "number"}}:
-            return [number(cell) for cell in cells.values()]
+            return [_cell(name, cell, number) for name, cell in cells.items()]
         case {"type": "object", "properties": dict() as fields} if "b64" not in fields:
-            return {name: _cell(name, cell, _type(fields.get(name, {}))) for name, cell in cells.items()}
-        case {"type": "string"} if len(cells) == 1:
-            return next(iter(cells.values()))
+            if schema.get("additionalProperties") is False and (unknown := cells.keys() - fields):
+                raise ValueError(f"column {min(unknown)!r} is none of the model's ({', '.join(fields)}); {LEAVE_OUT}")
+            kinds = {name: _type(fields.get(name, {})) for name in cells}
+            return {name: _cell(name, cell, partial(typed, kind=kinds[name])) for name, cell in cells.items()}
         case {"type": "string"}:
-            raise ValueError(f"an instance is one text, and there are {len(cells)} columns for it: {', '.join(cells)}")
+            return _text(cells, "columns")
         case _:
             raise ValueError("the instances of this model are no rows of a table: give a file of JSON lines, or a folder")
 
 
-def _cell(name: str, cell: str, kind: str) -> Any:
+def _record(value: Any, schema: Schema) -> Any:
+    """Return what a line of JSON says as an instance: of a text, its only field may hold it. Raises ValueError."""
+    return _text(value, "fields") if schema.get("type") == "string" and isinstance(value, dict) else value
+
+
+def _text(fields: Mapping[str, Any], what: str) -> Any:
+    if len(fields) != 1:
+        names = ", ".join(fields)
+        raise ValueError(f"an instance is one text, and there are {len(fields)} {what} for it: {names}; {LEAVE_OUT}")
+    return next(iter(fields.values()))
+
+
+def _cell(name: str, cell: str, read: Callable[[str], Any]) -> Any:
     try:
-        return typed(cell, kind)
+        return read(cell)
     except ValueError as exc:
         raise ValueError(f"column {name!r}: {exc}") from None
 

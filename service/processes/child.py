@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -54,7 +53,6 @@ class Handover:
 def run(role: str, work: Callable[[Handover], None], orphaned: Callable[[], None]) -> None:
     """Do a child's work. `orphaned` is called in a thread when the supervisor is gone: its end of the pipe closes."""
     _reports()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     leaving = threading.Event()
     handover = _receive(sys.stdin.readline(), leaving)
     count_as(handover.name)

@@ -43,8 +43,8 @@ def serve(settings: Settings, started: Callable[[str], None], ready: Callable[[s
     `started` is called with the URL once the port is bound, `ready` once every worker answers and the learner learns.
     Raises StartError and DataDirectoryError.
     """
-    DataDirectory(settings.store.data).create()
     listener = _bind(settings.server)
+    DataDirectory(settings.store.data).create()
     _check_access(settings, listener)
     url = _url(listener)
     started(url)
@@ -198,12 +198,17 @@ class Child:
     def start(self) -> None:
         """Start the process and hand it what it needs. Its standard input stays open: that is its lifeline."""
         socket_fd = None if self._listener is None else self._listener.fileno()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"service.processes.{self.role}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=() if socket_fd is None else (socket_fd,),
-        )
+        # Ctrl-C reaches the whole group, and the supervisor decides: a child is deaf to it from its first moment.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"service.processes.{self.role}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=() if socket_fd is None else (socket_fd,),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         self._started_at = time.monotonic()
         self._start_at = None
         os.set_blocking(self._pipe("stdout").fileno(), False)

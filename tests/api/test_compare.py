@@ -80,7 +80,7 @@ def test_a_version_that_is_not_there_is_404_and_one_whose_checkpoint_has_gone_is
         for pair in (f"1/compare/{newest}", f"{newest}/compare/1"):
             answer = client.get(f"/versions/{pair}")
             check_problem(answer, 410, "checkpoint-gone")
-            assert "the checkpoint of version 1 is not kept any more" in answer.json()["detail"]
+            assert "version 1 has no checkpoint, see its `stored`" in answer.json()["detail"]
         assert client.get(f"/versions/0/compare/{newest}").status_code == 200
 
 

@@ -103,6 +103,8 @@ def test_many_items_go_in_requests_that_the_service_takes(service: RunningServic
         assert [len(body) for _, _, body in gateway.seen if len(body) > 4096] == []
         assert client.predict([]) == []
         assert client.feedback([]).seqs == []
+        with pytest.raises(TypeError, match=r"feedback takes Feedback\(instance=..., label=...\), not dict"):
+            client.feedback([{"instance": [1.0, 2.0], "label": "a"}])  # type: ignore[list-item]
 
 
 def test_one_item_needs_no_look_at_the_limits(service: RunningService) -> None:

@@ -68,7 +68,7 @@ def test_a_service_that_runs_is_seen_and_its_directory_looked_into(service: Runn
     done = doctor(service.folder, EVERLEARN_SERVER_PORT=service.url.rpartition(":")[2])
     assert done.exit_code == 0, done.stdout
     found = told(done)
-    assert found["service"] == ("ok", f"{service.url} is ready, and its learner learns")
+    assert found["service"] == ("ok", f"{service.url} is ready, and a learner works on {service.data}")
     assert found["port"][1].endswith("is the running service's")
     assert found["data"] == ("ok", f"{service.data} holds version 1 and the log up to seq 1")
     assert found["permissions"][0] == "ok"
@@ -77,7 +77,7 @@ def test_a_service_that_runs_is_seen_and_its_directory_looked_into(service: Runn
 def test_a_proxy_of_the_environment_is_not_asked_for_what_is_here(service: RunningService) -> None:
     here = {"EVERLEARN_SERVER_PORT": service.url.rpartition(":")[2], "EVERLEARN_STORE_DATA": str(service.data)}
     done = doctor(service.data.parent, DIGITS, **here, HTTP_PROXY=f"http://127.0.0.1:{free_port()}", NO_PROXY="")
-    assert told(done)["service"] == ("ok", f"{service.url} is ready, and its learner learns")
+    assert told(done)["service"] == ("ok", f"{service.url} is ready, and a learner works on {service.data}")
 
 
 def test_a_service_without_a_learner_is_wrong_though_it_is_ready(service: RunningService, tmp_path: Path) -> None:

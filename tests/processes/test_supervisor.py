@@ -220,8 +220,29 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
         process = second.launch()
         assert process.wait(60) == 78
         assert second.log().strip() == f"everlearn: can't listen on 127.0.0.1 port {port}: Address already in use"
+        assert not second.data.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_ctrl_c_while_the_children_import_torch_ends_it_without_a_word(tmp_path: Path, seconds: float) -> None:
+    (tmp_path / "everlearn.toml").write_text(DIGITS)
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("everlearn: listening on ")
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
 
 
 def test_the_supervisor_imports_no_torch() -> None:
-    code = "import sys, service.cli.serving, service.processes.supervisor; sys.exit('torch' in sys.modules)"
+    code = "import sys, service.cli, service.processes.supervisor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
