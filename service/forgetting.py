@@ -114,19 +114,19 @@ class Forgetting:
         """Learn what is left of an update's items, or classes; return the steps."""
         if version.reason in (ROLLBACK, FORGET):
             return ()
-        state, feedback = self.state, self._records.feedback
+        state, records, feedback = self.state, self._records, self._records.feedback
         entries = fetch(feedback, version, set(new))
         if version.reason == CLASSES:
             state.declare([declaration(entries[seq]) for seq in new])
             return [Step(tuple(new), ())]
         items = items_of(state.model.input, {seq: entries[seq] for seq in new})
         factors = self._without(version.weights)
-        assert self._records.features is not None
+        assert records.features is not None
 
         def earlier(seqs: Collection[int], encoded: Container[int]) -> dict[int, Item]:
             return items_of(state.model.input, fetch(feedback, version, seqs), encoded=encoded)
 
-        steps, _ = update(state, items, factors, earlier=earlier, said=self._records.features.fetch)
+        steps, _ = update(state, items, factors, earlier=earlier, said=records.features.fetch, alive=records.alive)
         return steps
 
     def _restore(self, updates: int) -> None:

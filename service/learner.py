@@ -221,7 +221,8 @@ class Learner:
 
     def _update(self, items: Mapping[int, Item], factors: Mapping[int, float]) -> tuple[list[Step], dict[int, bytes]]:
         """Make the next version in place; return its steps, and what a frozen encoder says of new items."""
-        made = update(self._state, items, factors, earlier=self._items, said=self._features.fetch)
+        alive = self._records.alive
+        made = update(self._state, items, factors, earlier=self._items, said=self._features.fetch, alive=alive)
         if self._state.model.encoder.frozen:
             self._shelf.strip(items)
         return made

@@ -141,7 +141,7 @@ def redo(records: Records, state: LearningState, version: Version) -> None:
         recall_features(state, records.features.fetch, seqs)
     entries = fetch(records.feedback, version, seqs)
     items = items_of(state.model.input, entries, encoded=state.features)
-    state.update(steps, items, version.weights)
+    state.update(steps, items, version.weights, records.alive)
 
 
 def fetch(feedback: FeedbackLog, version: Version, seqs: Collection[int]) -> dict[int, Entry]:

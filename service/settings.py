@@ -87,7 +87,10 @@ class LearnerSettings(Section):
     ] = False
     watchdog_seconds: Annotated[
         PositiveFloat,
-        Field(description="A learner that has not gone on for this long hangs: it is killed, and what it was at is suspected."),
+        Field(
+            description="A learner that has not gone on for this long, not even by an optimizer step, hangs: it is killed, and"
+            " what it was at is suspected."
+        ),
     ] = 600.0
 
 

@@ -18,14 +18,15 @@ def update(
     *,
     earlier: Ready,
     said: Said,
+    alive: Callable[[], object],
 ) -> tuple[list[Step], dict[int, bytes]]:
     """Make the next version in place, of new items; return its steps, and what a frozen encoder says that was not known.
 
-    `earlier` looks up what is rehearsed, `said` what a frozen encoder says of items. Raises what these or the model raise; the
-    stores are asked before anything is changed.
+    `earlier` looks up what is rehearsed, `said` what a frozen encoder says of items; `alive` is called now and then. Raises
+    what these or the model raise; the stores are asked before anything is changed.
     """
     steps = state.plan(list(items), items)
     rehearsed = sorted({seq for step in steps for seq in step.rehearsed} - items.keys())
     recall_features(state, said, [*items, *rehearsed])
-    state.update(steps, {**earlier(rehearsed, state.features), **items}, factors)
+    state.update(steps, {**earlier(rehearsed, state.features), **items}, factors, alive)
     return steps, state.take_encoded()

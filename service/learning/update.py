@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -104,10 +104,17 @@ class LearningState:
         """How many new items one step takes now."""
         return 1 if self._warms_up else self.settings.step_items
 
-    def update(self, steps: Sequence[Step], items: Mapping[int, Item], factors: Mapping[int, float] = NO_FACTORS) -> Scores:
+    def update(
+        self,
+        steps: Sequence[Step],
+        items: Mapping[int, Item],
+        factors: Mapping[int, float] = NO_FACTORS,
+        alive: Callable[[], object] = lambda: None,
+    ) -> Scores:
         """Make the next version in place; return the scores of the new items, judged before they were learned from.
 
-        `factors` are the gate's, on the weights of new items; they stay with an item when it is rehearsed.
+        `factors` are the gate's, on the weights of new items; they stay with an item when it is rehearsed. `alive` is called
+        between two steps: all of them may take minutes.
 
         Raises LabelError for a label that the head can't admit, UpdateRefused by the gate, or whatever the model
         raises; the state is then torn and must be loaded again.
@@ -118,7 +125,7 @@ class LearningState:
         self.factors.take(factors, self.rehearsal)
         if seqs:
             with torch_randomness_for(self.settings.seed, self.updates + 1), subnormals_as_zero():
-                scores = self._learn(steps, items, seqs)
+                scores = self._learn(steps, items, seqs, alive)
             check_finite(self.model)
         self.updates += 1
         return scores
@@ -131,7 +138,9 @@ class LearningState:
         self._follow()
         self.updates += 1
 
-    def _learn(self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int]) -> Scores:
+    def _learn(
+        self, steps: Sequence[Step], items: Mapping[int, Item], seqs: Sequence[int], alive: Callable[[], object]
+    ) -> Scores:
         new = [items[seq] for seq in seqs]
         labels = [item.label for item in new]
         head = self.model.head
@@ -146,6 +155,7 @@ class LearningState:
         self._follow()
         with self.average.training():
             for step in steps:
+                alive()
                 self._step(step, items)
         if not self.model.encoder.frozen:
             self.model.encoder.eval()

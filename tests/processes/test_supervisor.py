@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.processes.slow import STEP_SECONDS
 from tests.running import DIGITS, ROOT, RunningService, learn, replicas, wait_for
 
 Digits = list[tuple[list[float], str]]
@@ -189,6 +190,15 @@ def test_a_replica_that_takes_over_may_take_longer_to_load_than_a_learner_may_be
         with stands_by.client() as client:
             assert learn(client, digits[:10])["log_seq"] == 10
         assert "serve.killed" not in stands_by.log()
+
+
+def test_an_update_may_take_longer_than_a_learner_may_be_silent(tmp_path: Path, digits: Digits) -> None:
+    slow = '[model]\nclass = "tests.processes.slow:SlowToLearn"\n[learner]\nwatchdog_seconds = 2\n'
+    with RunningService(tmp_path, slow) as service, service.client() as client:
+        began = time.monotonic()
+        assert learn(client, digits[:8])["model_version"] == 1
+        assert time.monotonic() - began > 8 * STEP_SECONDS
+        assert "serve.killed" not in service.log()
 
 
 @pytest.mark.parametrize("name", ["feedback.db", "predictions.db", "versions.db"])
