@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,7 +130,18 @@ def fingerprint(parts: Mapping[Part, str]) -> str:
 
 def environment(device: str, threads: int) -> dict[str, Any]:
     """Return what a bit-identical replay depends on beside the log."""
-    return {"torch": torch.__version__, "machine": platform.machine(), "device": device, "threads": threads}
+    here = {"machine": platform.machine(), "processor": _processor()}
+    return {"torch": torch.__version__, **here, "device": device, "threads": threads}
+
+
+def _processor() -> str:
+    """Return which kind of processor this is: sums come out otherwise where the arithmetic libraries choose other code."""
+    try:
+        told = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M))
+    except OSError:
+        told = {}
+    names = told.values() if told else (platform.processor(),)
+    return " ".join([*names, torch.backends.cpu.get_cpu_capability()])
 
 
 def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item:

@@ -64,10 +64,11 @@ class Forgetting:
 
     def rows(self, newest: int, marks: Sequence[Outcome], environment: Mapping[str, Any]) -> list[Version]:
         """Return the rows of what was made, to be the versions after the newest, and of marks, which add nothing to it."""
-        made = [*self._made, *(self._row(mark, environment) for mark in marks)]
+        made = [*self._made, *map(self._row, marks)]
         numbers = range(newest + 1, newest + 1 + len(made))
         parents = chain([self._base.version], numbers)
-        return [replace(row, version=n, parent=p) for row, n, p in zip(made, numbers, parents, strict=False)]
+        here = dict(environment)  # where they were made anew, which may be elsewhere than where they were made
+        return [replace(row, version=n, parent=p, environment=here) for row, n, p in zip(made, numbers, parents, strict=False)]
 
     @property
     def parent(self) -> int:
@@ -102,12 +103,12 @@ class Forgetting:
             reason = f"{type(exc).__name__}, when the version was made anew"  # what it says may quote one of the others
             outcome = replace(outcome, quarantined={**outcome.quarantined, **dict.fromkeys(new, reason)})
         self._files = files_of(self.state)
-        self._made.append(self._row(outcome, version.environment))
+        self._made.append(self._row(outcome))
 
-    def _row(self, outcome: Outcome, environment: Mapping[str, Any]) -> Version:
-        """Return the row of the state as it is; it gets its number with the others."""
+    def _row(self, outcome: Outcome) -> Version:
+        """Return the row of the state as it is; it gets its number and its environment with the others."""
         parts = {"frozen": self._base.parts["frozen"], **hashes_of(self._files)}
-        unnumbered = row(self.state, outcome, version=0, parent=None, environment=environment)
+        unnumbered = row(self.state, outcome, version=0, parent=None, environment={})
         return with_parts(unnumbered, parts, stored=False)
 
     def _redo(self, version: Version, new: Sequence[int]) -> Sequence[Step]:

@@ -13,7 +13,7 @@ from service.store import DataDirectoryError, LearnerRunning, NewEntry
 from service.store.embedded import DataDirectory, EmbeddedCheckpointStore, EmbeddedFeedbackLog
 from service.store.embedded.backup import back_up
 from service.store.embedded.formats import FORMAT
-from service.verify import consumed, verify_versions
+from service.verify import consumed, rebuild_version
 from tests.running import RunningService, learn
 
 FIRST = Path(__file__).parent / "format4"
@@ -43,9 +43,7 @@ def test_a_store_of_the_first_format_is_served_learned_from_and_replayed(old: Pa
     directory = DataDirectory(old).open()
     with closing(EmbeddedCheckpointStore(directory, keep=2)) as checkpoints:
         assert consumed(checkpoints).keys() == {1, 2, 3, 4}
-        same_machine = all(row.environment == checkpoints.get(13).environment for row in checkpoints.page(None, 20))  # type: ignore[union-attr]
-    if same_machine:
-        assert verify_versions(old)
+    assert rebuild_version(old, 12, None)  # those before were made on another machine, maybe
 
 
 def test_an_upgrade_that_was_cut_off_is_done_once_more(old: Path) -> None:
