@@ -136,12 +136,12 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 def _processor() -> str:
     """Return which kind of processor this is: sums come out otherwise where the arithmetic libraries choose other code."""
+    named = r"^(vendor_id|cpu family|model|CPU implementer|CPU part)\s*: (.+)$"  # of Intel and AMD, and of ARM
     try:
-        told = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M))
-    except OSError:
-        told = {}
-    names = told.values() if told else (platform.processor(),)
-    return " ".join([*names, torch.backends.cpu.get_cpu_capability()])
+        told = dict(re.findall(named, Path("/proc/cpuinfo").read_text(), re.M))
+    except OSError:  # no Linux
+        told = {"name": platform.processor()}
+    return " ".join([*told.values(), torch.backends.cpu.get_cpu_capability()])
 
 
 def item(kind: InputKind, entry: Entry, *, encoded: Container[int] = ()) -> Item:

@@ -28,7 +28,7 @@ Config = Annotated[
     typer.Option(help="Configuration file; without it ./everlearn.toml is read if it is there.", envvar=CONFIG_VARIABLE),
 ]
 Data = Annotated[Path | None, typer.Option(help="Data directory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="All there is to know, as an object of JSON a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="An object of JSON a line, with more in it.")]
 
 
 def data_directory(config: Path | None, data: Path | None) -> Path:
