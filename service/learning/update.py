@@ -87,10 +87,11 @@ class LearningState:
         corrected = _corrected(items[seq] for seq in seqs)
         # What earlier steps have learned is rehearsed too: an import often comes class by class, and a large update that
         # did not look back would end with the last one.
-        memory = deepcopy(self.rehearsal)
+        cuts = list(self._cut(seqs))
+        memory = deepcopy(self.rehearsal) if corrected or len(cuts) > 1 else self.rehearsal  # which one step leaves as it is
         before: Sequence[int] = ()
         steps = []
-        for new in self._cut(seqs):
+        for new in cuts:
             memory.remember(before, self._strata([items[seq].label for seq in before]), choices)
             memory.forget(corrected)
             # In the warm-up a step is a whole one, however few new items there are.
