@@ -116,12 +116,12 @@ def init(
         say("name a template with --template; `everlearn init --list` says what there is")
         raise typer.Exit(EXIT_CONFIG)
     text = render(template)
-    try:
-        with one_line(PermissionError, NotADirectoryError, FileNotFoundError), open(output, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as exc:
-        say(f"{output} is there already, and stays as it is; --output writes another file")
-        raise typer.Exit(EXIT_CONFIG) from exc
+    with one_line(OSError):
+        try:
+            with open(output, "x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError as exc:
+            raise FileExistsError(f"{output} is there already, and stays as it is; --output writes another file") from exc
     say(f"wrote {output}; `everlearn serve --config {output}` serves it")
 
 
