@@ -89,11 +89,13 @@ class LearningState:
         # did not look back would end with the last one.
         cuts = list(self._cut(seqs))
         memory = deepcopy(self.rehearsal) if corrected or len(cuts) > 1 else self.rehearsal  # which one step leaves as it is
+        memory.forget(corrected)
         before: Sequence[int] = ()
         steps = []
         for new in cuts:
-            memory.remember(before, self._strata([items[seq].label for seq in before]), choices)
-            memory.forget(corrected)
+            classes = self.model.head.strata([items[seq].label for seq in before])
+            memory.remember(before, _balanced(classes, len(before)), choices)
+            memory.forget(corrected.intersection(before))
             # In the warm-up a step is a whole one, however few new items there are.
             count = self.settings.step_items if self._warms_up else len(new)
             steps.append(Step(tuple(new), memory.pick(count * self.settings.rehearse, choices)))
@@ -168,7 +170,7 @@ class LearningState:
         losses = head.losses(scores).cpu()[believed]
         if self.drift.watch(losses, seqs[-1], self.updates + 1, grew=len(head.labels) > known):
             self.rehearsal.shorten()
-        self.rehearsal.remember(seqs, self._strata(labels), choices)
+        self.rehearsal.remember(seqs, _balanced(classes, len(seqs)), choices)
         self.rehearsal.forget(_corrected(new))
         return served
 
@@ -244,10 +246,6 @@ class LearningState:
             self.features = {seq: features for seq, features in self.features.items() if seq in kept}
             self._encoded_now &= kept
 
-    def _strata(self, labels: Sequence[Label]) -> Sequence[int]:
-        """Return what rehearsal balances, of each item: all 0 where the task has no classes."""
-        return self.model.head.strata(labels) or [0] * len(labels)
-
     @property
     def _warms_up(self) -> bool:
         return self.drift.items < self.settings.warm_up
@@ -310,6 +308,11 @@ class LearningState:
 def _corrected(items: Iterable[Item]) -> set[int]:
     """Return the items whose labels these correct."""
     return {item.replaces for item in items if item.replaces is not None}
+
+
+def _balanced(classes: Sequence[int], items: int) -> Sequence[int]:
+    """Return the classes that rehearsal balances, of each item: all 0 where the task has none."""
+    return classes or [0] * items
 
 
 def _as_served(head: Head, scores: Scores, items: Sequence[Item]) -> Scores:
