@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import Client, ProblemError, Unreachable
+from service.client import Client, Prediction, ProblemError, Unreachable
 from service.client.files import Line, Lines, lines_of
 from service.tables import StreamError
 
@@ -49,28 +49,39 @@ def predict_file(
 
     Raises StreamError at the end where it refused any, and at once where that were too many; ClientError and OSError.
     """
-    refused = 0
+    refused: list[Refused] = []
+
+    def refuse(refusal: Refused) -> None:
+        refused.append(refusal)
+        if len(refused) > MOST_REFUSED:
+            raise refusal
+        warn(str(refusal))
+
     with _calling(url, key) as (client, document):
         lines = lines_of(source, document, label=label, labelled=False)
         for part in _parts(lines, "predicted"):
-            left = list(part)
-            while left:
-                try:
-                    with _blaming(left):
-                        predictions = client.predict((line.instance for line in left), top_k=top_k)
-                except Refused as exc:
-                    refused += 1
-                    if refused > MOST_REFUSED:
-                        raise
-                    warn(str(exc))
-                    del left[exc.index]
-                    continue
-                for line, each in zip(left, predictions, strict=True):
-                    told = {"item": line.place, "id": each.id, "model_version": each.model_version, **each.answer}
-                    tell(json.dumps(told, ensure_ascii=False))
-                break
+            for line, each in _predicted(client, part, top_k, refuse):
+                told = {"item": line.place, "id": each.id, "model_version": each.model_version, **each.answer}
+                tell(json.dumps(told, ensure_ascii=False))
     if refused:
-        raise StreamError(f"{refused} of {lines.count} items of {source} were refused, the others are predicted")
+        raise StreamError(f"{len(refused)} of {lines.count} items of {source} were refused, the others are predicted")
+
+
+def _predicted(
+    client: Client, part: list[Line], top_k: int | None, refuse: Callable[[Refused], object]
+) -> Iterable[tuple[Line, Prediction]]:
+    """Return the items with their answers, without those that the service refuses: `refuse` is told of them."""
+    left = list(part)
+    while left:
+        try:
+            with _blaming(left):
+                predictions = client.predict((line.instance for line in left), top_k=top_k)
+        except Refused as exc:
+            refuse(exc)
+            del left[exc.index]
+        else:
+            return zip(left, predictions, strict=True)
+    return ()
 
 
 def send_file(source: Path, url: str, key: str | None, *, label: str | None, wait: float) -> str:
